@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from instahide import Scheme, open_split
+from instahide import Scheme, open_images, open_split
 from instahide.audit.open_target import PrivateImages, open_target
 from instahide.audit.target import AuditTarget
 from instahide.data.read_settings import ReadSettings
 from instahide.encodings.ledger.ledger import Ledger
-from instahide.errors import DamagedFileError
+from instahide.errors import DamagedFileError, DataError
 from instahide.training.history import EpochRecord
 from instahide.training.progress import Progress
 from instahide.training.settings import TrainSettings
@@ -116,3 +116,63 @@ def test_a_run_whose_first_epochs_were_not_counted_stays_without_a_count(tmp_pat
     (tmp_path / "run/copies.json").unlink()
     start(settings(tmp_path), tmp_path / "run", resume=True)
     assert "interrupted" in audited(tmp_path).settings["encodings of each image"]
+
+
+def test_other_images_than_those_of_the_run_are_refused(tmp_path: Path) -> None:
+    """An audit would take them for training images, and find that nothing was learned of them."""
+    with np.load(practice_images(tmp_path / "images.npz")) as arrays:
+        pixels, labels = arrays["x"], arrays["y"]
+    start(settings(tmp_path, data=str(tmp_path / "images.npz"), epochs=1), tmp_path / "run")
+    given = PrivateImages(str(tmp_path / "images.npz"), ReadSettings())
+    assert len(open_target(str(tmp_path / "run"), given).images) == 96
+    others = {
+        "fewer": (pixels[:60], labels[:60]),
+        "another pixel": (pixels ^ (np.arange(pixels.size).reshape(pixels.shape) == 0), labels),
+        "other labels": (pixels, (labels + 1) % 3),
+    }
+    for x, y in others.values():
+        np.savez(tmp_path / "images.npz", x=x, y=y)
+        with pytest.raises(DataError, match="not those that the run"):
+            open_target(str(tmp_path / "run"), given)
+    # Not the same images if they are read in another way.
+    practice_images(tmp_path / "images.npz")
+    with pytest.raises(DataError, match="not those that the run"):
+        open_target(str(tmp_path / "run"), given._replace(reading=ReadSettings(size=16)))
+    # Several processes had shares of the images, or images of their own.
+    facts = json.loads((tmp_path / "run/data.json").read_text())
+    facts["fingerprints"] *= 2
+    (tmp_path / "run/data.json").write_text(json.dumps(facts))
+    compared = open_target(str(tmp_path / "run"), given).settings["images of the run"]
+    assert "is not known" in compared
+    (tmp_path / "run/data.json").unlink()
+    with pytest.raises(DamagedFileError, match=r"data\.json cannot be read"):
+        open_target(str(tmp_path / "run"), given)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_no_bound_is_stated_of_images_that_the_ledger_alone_counts_together(
+    known: bool, tmp_path: Path
+) -> None:
+    """Partners of the 100 images of one patient are the other 20, again and again."""
+    data = str(practice_images(tmp_path / "images.npz"))
+    if known:
+        images = open_images(data)
+        patients = images.grouped(["one" if row < 100 else "" for row in range(len(images))])
+        Ledger.open(tmp_path / "ledger").account(patients)
+    run = settings(tmp_path, data=data, noise=50.0, epochs=2)
+    given = PrivateImages(data, ReadSettings())
+    with pytest.raises(KeyboardInterrupt):
+        start(run, tmp_path / "run", progress=StoppedAfterOne())
+    # Only a finished run says whether it is so.
+    assert open_target(str(tmp_path / "run"), given).guarantees.epsilon is None
+    start(run, tmp_path / "run", resume=True)
+    target = open_target(str(tmp_path / "run"), given)
+    assert (target.guarantees.epsilon is None) is known
+    assert (target.guarantees.floor is None) is known
+    assert (target.uneven is not None) is known
+
+
+def practice_images(path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (120, 8, 8), np.uint8)
+    np.savez(path, x=pixels, y=np.arange(120) % 3)
+    return path

@@ -29,6 +29,7 @@ from instahide.encryption.privacy import (
     privacy_statement,
     sensitivity,
 )
+from instahide.encryption.sampling.sampler import MAX_NOISE_DEVIATIONS
 from instahide.encryption.scheme import LEAST_NOISE, MOST_NOISE, Scheme
 from instahide.errors import InstaHideError
 
@@ -62,9 +63,19 @@ def test_extreme_values_neither_overflow_nor_promise_perfect_privacy(
         assert "none claimed" not in privacy_statement(epsilon, delta, noise=True)
 
 
-def test_a_delta_without_a_half_is_refused() -> None:
-    with pytest.raises(InstaHideError, match=r"delta = 5e-324 is too small.*at least 1e-300"):
-        epsilon_upper_bound(Scheme.inside(4, noise=1.0), SHAPE, (1.0,), copies=2, delta=5e-324)
+@pytest.mark.parametrize("delta", [5e-324, 1e-300, 1e-18, 0.9e-9])
+def test_a_delta_below_what_finite_noise_gives_is_refused(delta: float) -> None:
+    with pytest.raises(InstaHideError, match=r"delta = .* is too small.*at least 1e-09"):
+        epsilon_upper_bound(Scheme.inside(4, noise=1.0), SHAPE, (1.0,), copies=2, delta=delta)
+    with pytest.raises(InstaHideError, match="is too small"):
+        epsilon_of(1.0, delta)
+
+
+def test_the_end_of_the_noise_adds_little_to_the_smallest_delta() -> None:
+    """Who sees a value beyond the end of the noise around one image knows that it is another."""
+    values, moved = 10_000_000, 0.1
+    beyond = values * norm.sf(MAX_NOISE_DEVIATIONS - moved)
+    assert beyond < 0.2 * LEAST_DELTA
 
 
 @pytest.mark.parametrize("mu", [0.1, 0.5, 1.0, 3.0])

@@ -113,7 +113,13 @@ def test_other_encodings_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
         start(run, tmp_path / "run", resume=True)
 
 
-@pytest.mark.parametrize("content", [None, "", "[]", '{"salt": "", "fingerprints": []}', "[" * 999])
+@pytest.mark.parametrize(
+    "content",
+    [
+        None, "", "[]", "[" * 999, '{"salt": "", "fingerprints": []}',
+        f'{{"salt": "{"0" * 32}", "fingerprints": [[]]}}',
+    ],
+)  # fmt: skip
 def test_lost_or_damaged_fingerprints_are_refused(
     content: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

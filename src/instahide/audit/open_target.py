@@ -23,10 +23,11 @@ from instahide.encryption.encoders.base import InstanceEncoder
 from instahide.encryption.encoders.registry import is_builtin
 from instahide.errors import DamagedFileError, DataError, InstaHideError, failure_reason
 from instahide.training.data.alignment import to_value_range
+from instahide.training.data.fingerprint import fingerprint
 from instahide.training.data.held_out import hold_out
 from instahide.training.data.pooled import holds_encodings
 from instahide.training.models.model_io import NetworkCard, load_network
-from instahide.training.run_folder import begun_copies
+from instahide.training.run_folder import RunFolder, begun_copies
 from instahide.training.settings import TrainSettings
 from instahide.utils.atomic_write import read_regular
 
@@ -40,6 +41,10 @@ _SAID_OF_FINDINGS = {
 _NOT_COUNTED = (
     "By the epochs of the run, whose record of those that it began is missing. If it was "
     "interrupted and resumed, it made more."
+)
+#: What a report says of a run whose images were not compared with those given.
+_NOT_COMPARED = (
+    "Several processes trained, each on images of its own. Whether those are these is not known."
 )
 #: Largest size of a run's results in bytes.
 MOST_RESULTS = 1 << 26
@@ -90,6 +95,7 @@ def _of_run(folder: Path, given: PrivateImages) -> AuditTarget:
         )
     network, card = _network(folder, given.model)
     images, others = _images_of_run(settings, given)
+    compared = _compared_with_run(RunFolder(folder, settings), images, given.source)
     encoder = _encoder_of_run(settings, given.encoder, images.task)
     if card is not None and not card.data_set_key:
         _require_fit(images, card.shape, card.classes, str(folder))
@@ -99,7 +105,7 @@ def _of_run(folder: Path, given: PrivateImages) -> AuditTarget:
         )
     results = _results(folder)
     copies, counted = _copies_of_run(folder, settings, results)
-    said = _said_of_run(settings, results) | counted
+    said = _said_of_run(settings, results) | counted | compared
     if images.task == "multi-label":
         # Attackers compare the network's outputs with classes.
         network, said = None, said | _SAID_OF_FINDINGS
@@ -117,7 +123,7 @@ def _of_run(folder: Path, given: PrivateImages) -> AuditTarget:
         network=network,
         withheld="A training run keeps no encodings; all that it made are taken to have been seen.",
         settings=said,
-        limited=settings.max_exposure is not None or settings.min_mse is not None,
+        limited=_is_uneven(settings, results),
     )
 
 
@@ -156,6 +162,25 @@ def _images_of_run(settings: TrainSettings, given: PrivateImages) -> tuple[Image
     return images, others if alike else images.subset(slice(0, 0))
 
 
+def _compared_with_run(run: RunFolder, images: ImageTable, source: str) -> dict[str, str]:
+    """What the report says of the comparison of ``images`` with those of the run.
+
+    Raises:
+        DataError: the run was of others. What attacks on its network find would be of nothing.
+        DamagedFileError: the run's fingerprints cannot be read.
+    """
+    salt, begun = run.data()
+    if len(begun) > 1:
+        return {"images of the run": _NOT_COMPARED}
+    if begun and begun[0][0] != fingerprint(salt, [images]):
+        raise DataError(
+            f"The images, labels or groups of {source} are not those that the run in {run.path} "
+            "was trained on.",
+            "Name the images of the run as they were, and read them with the same options.",
+        )
+    return {}
+
+
 def _copies_of_run(
     folder: Path, settings: TrainSettings, results: Mapping[str, object]
 ) -> tuple[int, dict[str, str]]:
@@ -171,6 +196,16 @@ def _copies_of_run(
     if begun is None:
         return planned, {"encodings of each image": _NOT_COUNTED}
     return max(begun, planned), {}
+
+
+def _is_uneven(settings: TrainSettings, results: Mapping[str, object]) -> bool:
+    """Whether some images of the run may be in more encodings than its epochs and partners give.
+
+    Such as those that the run's ledger counts together with others, which an unfinished run has not
+    said yet.
+    """
+    limited = settings.max_exposure is not None or settings.min_mse is not None
+    return limited or results.get("images_counted_together") is not False
 
 
 def _said_of_run(settings: TrainSettings, results: Mapping[str, object]) -> dict[str, str]:

@@ -62,7 +62,8 @@ class AuditTarget:
         published: the published encodings, if available and not too many.
         withheld: why ``published`` is not attacked; None if it is.
         settings: further facts for the report.
-        limited: whether an exposure limit was set.
+        limited: whether an exposure limit was set, or some images may be drawn more often for other
+            reasons that the images themselves do not show.
     """
 
     name: str

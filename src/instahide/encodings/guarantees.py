@@ -76,7 +76,7 @@ def folders_statements(
 def _scope(manifests: Sequence[Manifest]) -> str:
     if len(manifests) == 1:
         return ", by this folder"
-    return ", by each of these folders alone (less for images that are in several)"
+    return ", by each of these folders alone (weaker for images that are in several)"
 
 
 def _why_unknown(manifests: Sequence[Manifest]) -> str:

@@ -27,8 +27,9 @@ from instahide.utils.optional_deps import requires_extra
 
 #: Default delta.
 DELTA = 1e-5
-#: Smallest delta, whose half and inverse are still normal numbers.
-LEAST_DELTA = 1e-300
+#: Smallest delta. Noise ends at `sampler.MAX_NOISE_DEVIATIONS`, which adds about 1e-17 for each
+#: value of all encodings of an image: 1e-10 for 10 million values.
+LEAST_DELTA = 1e-9
 #: Margin for the rounding of sums of many losses.
 ROUNDING = 1 - 1e-9
 #: Three digits, rounded up, so that an epsilon is never understated.
@@ -229,7 +230,7 @@ def require_delta(delta: float) -> None:
         )
     if delta < LEAST_DELTA:
         raise InstaHideError(
-            f"delta = {delta} is too small to calculate with.",
+            f"delta = {delta} is too small: noise of finite precision does not guarantee so much.",
             f"Use at least {LEAST_DELTA:g}, such as 1e-5.",
         )
 

@@ -30,12 +30,12 @@ _DATA, _MOST_DATA = "data.json", 1 << 20
 
 
 class _Data(BaseModel):
-    """The content of `_DATA`: a salt, and the fingerprint of each process's data."""
+    """The content of `_DATA`: a salt, and the fingerprints of each process's data."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     salt: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
-    fingerprints: Annotated[list[str], Field(min_length=1)]
+    fingerprints: Annotated[list[Annotated[list[str], Field(min_length=1)]], Field(min_length=1)]
 
 
 class RunFolder:
@@ -92,8 +92,8 @@ class RunFolder:
         """
         return read_tensors(self.checkpoint) if self.checkpoint.exists() else None
 
-    def data(self) -> tuple[str, list[str]]:
-        """The salt of the run's fingerprints, and those of its data; none before it has begun.
+    def data(self) -> tuple[str, list[list[str]]]:
+        """The salt of the run's fingerprints, and those of each process; none before it has begun.
 
         Raises:
             DamagedFileError: the run has begun, and its fingerprints cannot be read.
@@ -111,7 +111,7 @@ class RunFolder:
             ) from error
         return found.salt, found.fingerprints
 
-    def write_data(self, salt: str, fingerprints: list[str]) -> None:
+    def write_data(self, salt: str, fingerprints: list[list[str]]) -> None:
         """Store the ``fingerprints`` of the run's data, which were made with ``salt``."""
         write_json(self.path / _DATA, {"salt": salt, "fingerprints": fingerprints})
 

@@ -92,8 +92,8 @@ class TrainingData(Protocol):
         """Further entries of the results."""
         ...
 
-    def fingerprint(self, salt: str) -> str:
-        """A hash of the data of this process, and of the ledger that counts its images."""
+    def fingerprints(self, salt: str) -> list[str]:
+        """Hashes of the data of this process, and of the ledger that counts its images."""
         ...
 
     def close(self) -> None:
@@ -237,7 +237,7 @@ class Trainer:
         if record is None:
             return
         salt, begun = record
-        found = self.processes.gather(self.material.fingerprint(salt))
+        found = self.processes.gather(self.material.fingerprints(salt))
         if begun and found != begun:
             raise InstaHideError(
                 "The run was started on other images, labels or encodings, with another ledger, or "

@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 
 from instahide.audit.report.schema import AttackResult
-from instahide.audit.report.thresholds import check_thresholds, parse_threshold, summary
+from instahide.audit.report.thresholds import (
+    MEANINGS,
+    check_thresholds,
+    parse_threshold,
+    summary,
+)
 from instahide.audit.schedule import Task
 from instahide.errors import InstaHideError
 from tests.audit.examples import recovered, result
@@ -154,6 +159,21 @@ def test_failed_attacks_and_points_of_curves_do_not_count() -> None:
 def test_anything_else_is_refused(expression: str) -> None:
     with pytest.raises(InstaHideError):
         parse_threshold(expression, ATTACKS)
+
+
+@pytest.mark.parametrize("name", MEANINGS)
+def test_a_bound_that_no_figure_can_violate_is_refused(name: str) -> None:
+    """Such as a percentage: `recovered>5` would let all images be recovered."""
+    least = -1 if name.startswith("ssim") else 0
+    for beyond in (">5", ">1", ">=1.01", f"<{least}", f"<={least - 0.01}", "<-3"):
+        with pytest.raises(InstaHideError, match=r"never be violated.*below 1"):
+            parse_threshold(f"{name}{beyond}", ATTACKS)
+    for within in (">=1", ">0.99", f"<={least}", f"<{least + 0.01}", "<2", ">-2"):
+        parse_threshold(f"{name}{within}", ATTACKS)
+    # Figures of an attack may have any range, but are finite.
+    parse_threshold("labels.psnr>25", ATTACKS)
+    with pytest.raises(InstaHideError, match="is not a bound"):
+        parse_threshold("labels.psnr>1e999", ATTACKS)
 
 
 def test_updates_count_under_their_own_name_alone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Collection, Sequence
@@ -71,14 +72,15 @@ def parse_threshold(expression: str, attacks: Collection[str]) -> Bound:
     """Parse a bound on a figure of `MEANINGS` or of an attack, as in ``labels.class_sets_right``.
 
     Raises:
-        InstaHideError: the expression is invalid, or the figure or attack is unknown.
+        InstaHideError: the expression is invalid or could never be true, or the figure or attack is
+            unknown.
     """
     match = _EXPRESSION.fullmatch(expression)
     try:
         bound = float(match["bound"]) if match else None
     except ValueError:
         bound = None
-    if match is None or bound is None or bound != bound:
+    if match is None or bound is None or not math.isfinite(bound):
         raise InstaHideError(
             f"{expression!r} is not a bound.",
             'Write a bound such as "ssim>0.4", with >, >=, < or <=.',
@@ -90,7 +92,25 @@ def parse_threshold(expression: str, attacks: Collection[str]) -> Bound:
             f"Use one of {', '.join(MEANINGS)}, or a figure of an attack, such as "
             "labels.class_sets_right.",
         )
-    return Bound(expression, match["name"], match["compared"], bound)
+    found = Bound(expression, match["name"], match["compared"], bound)
+    if found.name in MEANINGS:
+        _require_reachable(found)
+    return found
+
+
+def _require_reachable(bound: Bound) -> None:
+    """Check that a figure of `MEANINGS`, a share or an SSIM, can be beyond the ``bound``.
+
+    Raises:
+        InstaHideError: it cannot, so that the bound would never be violated.
+    """
+    least = -1.0 if bound.name.startswith("ssim") else 0.0
+    extreme = 1.0 if bound.compared.startswith(">") else least
+    if not _COMPARED[bound.compared](extreme, bound.bound):
+        raise InstaHideError(
+            f"{bound.expression!r} can never be violated: {bound.name} is from {least:g} to 1.",
+            'Write shares as numbers below 1, such as "recovered>0.05" for 5%.',
+        )
 
 
 def summary(results: Sequence[AttackResult]) -> dict[str, float | None]:

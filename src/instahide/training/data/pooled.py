@@ -162,12 +162,12 @@ class PooledData:
     def calibration_predictions(self, network: nn.Module, precision: torch.dtype) -> None:
         """Nothing: there are no images to calibrate with."""
 
-    def fingerprint(self, salt: str) -> str:
+    def fingerprints(self, salt: str) -> list[str]:
         """A hash of the encodings."""
         digest = hashlib.blake2b(key=bytes.fromhex(salt), digest_size=32)
         for folder in self.folders:
             digest.update(folder.manifest.to_json())
-        return digest.hexdigest()
+        return [digest.hexdigest()]
 
     def close(self) -> None:
         """Do nothing: folders need no cleanup."""

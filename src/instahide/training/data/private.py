@@ -21,6 +21,7 @@ from instahide.data import (
     open_split,
     open_test,
 )
+from instahide.data.duplicates.content_hash import all_unique
 from instahide.data.image_source import has_repeats
 from instahide.data.splits import require_trainable
 from instahide.encodings.ledger.account import LedgerAccount
@@ -195,12 +196,12 @@ class PrivateData:
         )
         return found, labels
 
-    def fingerprint(self, salt: str) -> str:
-        """A hash of the images of this process and of the ledger that counts them."""
+    def fingerprints(self, salt: str) -> list[str]:
+        """Hashes of the images of this process; of its held-out ones, and the ledger of both."""
         exposure = self.encoder.exposure
         ledger = exposure.identity if isinstance(exposure, LedgerAccount) else b""
         held_out = [] if self.held_out is None else [self.held_out]
-        return fingerprint(salt, [self.split.train, *held_out], ledger)
+        return [fingerprint(salt, [self.split.train]), fingerprint(salt, held_out, ledger)]
 
     def close(self) -> None:
         """Compact the account in the ledger."""
@@ -209,14 +210,18 @@ class PrivateData:
             exposure.fold()
 
     def facts(self) -> dict[str, object]:
-        """The exposure over this run and all others in the ledger.
+        """The exposure over this run and all others in the ledger; if that counts images together.
 
         With noise also the guarantees of the image with the largest privacy loss.
         """
-        counts = self.encoder.exposure.counts
+        exposure = self.encoder.exposure
+        counts = exposure.counts
+        # The ledger may know that two images are one, although nothing in the table says so.
+        together = isinstance(exposure, LedgerAccount) and not all_unique(exposure.pictures())
         found = self.processes.gather([int(counts.min()), int(counts.max())])
         least, most = zip(*found, strict=True)
         exposed: dict[str, object] = {"exposure": {"least": min(least), "most": max(most)}}
+        exposed["images_counted_together"] = any(self.processes.gather(together))
         return exposed | self._guarantee()
 
     def _guarantee(self) -> dict[str, object]:
