@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,14 +20,16 @@ from instahide.data.class_names import with_classes
 from instahide.data.labels import Task
 from instahide.data.read_settings import ReadSettings
 from instahide.encodings.folder import EncodedFolder
+from instahide.encodings.manifest import Manifest
 from instahide.encryption.encoders.base import InstanceEncoder
 from instahide.encryption.encoders.registry import is_builtin
 from instahide.errors import DamagedFileError, DataError, InstaHideError, failure_reason
 from instahide.training.data.alignment import to_value_range
+from instahide.training.data.fingerprint import fingerprint
 from instahide.training.data.held_out import hold_out
 from instahide.training.data.pooled import holds_encodings
 from instahide.training.models.model_io import NetworkCard, load_network
-from instahide.training.run_folder import begun_copies
+from instahide.training.run_folder import RunFolder, begun_copies
 from instahide.training.settings import TrainSettings
 from instahide.utils.atomic_write import read_regular
 
@@ -40,6 +43,17 @@ _SAID_OF_FINDINGS = {
 _NOT_COUNTED = (
     "By the epochs of the run, whose record of those that it began is missing. If it was "
     "interrupted and resumed, it made more."
+)
+#: What a report says of images that do not have the normalization of a folder.
+_OTHER_MOMENTS = (
+    "Their mean and std are not those in the manifest. Unless these were stated when the images "
+    "were encrypted, as participants agree on them, these are other images or have been changed, "
+    "and this report says nothing about the folder."
+)
+#: What a report says of the images of a run in several processes.
+_NOT_COMPARED = (
+    "Not compared with those of the run, which trained in several processes. If they are others, "
+    "this report says nothing about it."
 )
 #: Largest size of a run's results in bytes.
 MOST_RESULTS = 1 << 26
@@ -89,7 +103,8 @@ def _of_run(folder: Path, given: PrivateImages) -> AuditTarget:
             f"Audit each of those: {', '.join(settings.data)}.",
         )
     network, card = _network(folder, given.model)
-    images, others = _images_of_run(settings, given)
+    images, held_out, others = _images_of_run(settings, given)
+    compared = _compared_with_run(folder, settings, given.source, [images, held_out])
     encoder = _encoder_of_run(settings, given.encoder, images.task)
     if card is not None and not card.data_set_key:
         _require_fit(images, card.shape, card.classes, str(folder))
@@ -99,7 +114,7 @@ def _of_run(folder: Path, given: PrivateImages) -> AuditTarget:
         )
     results = _results(folder)
     copies, counted = _copies_of_run(folder, settings, results)
-    said = _said_of_run(settings, results) | counted
+    said = _said_of_run(settings, results) | counted | compared
     if images.task == "multi-label":
         # Attackers compare the network's outputs with classes.
         network, said = None, said | _SAID_OF_FINDINGS
@@ -136,8 +151,32 @@ def _encoder_of_run(settings: TrainSettings, named: str | None, task: Task) -> I
     return settings.instance_encoder(task)
 
 
-def _images_of_run(settings: TrainSettings, given: PrivateImages) -> tuple[ImageTable, ImageTable]:
-    """The images that were encrypted, and other images, which were used for testing."""
+def _compared_with_run(
+    folder: Path, settings: TrainSettings, source: str, tables: Sequence[ImageTable]
+) -> dict[str, str]:
+    """What the report says if ``tables`` cannot be compared with the private images of the run.
+
+    Raises:
+        DataError: they are others, so that attacks would seem to fail, and a split drawn anew would
+            take images of the training for images that the network has never seen.
+    """
+    salt, begun = RunFolder(folder, settings).data()
+    if len(begun) != 1:
+        return {"images": _NOT_COMPARED}
+    if not begun[0].startswith(fingerprint(salt, tables)):
+        raise DataError(
+            f"The images, labels or groups of {source} are not those that the run in {folder} was "
+            "trained on: other ones were named, or they have been changed since.",
+            "Name the images that it was trained on, as they were, with the options of the run; or "
+            "train again.",
+        )
+    return {}
+
+
+def _images_of_run(
+    settings: TrainSettings, given: PrivateImages
+) -> tuple[ImageTable, ImageTable, ImageTable]:
+    """The images that were encrypted, those held out, and those that were used for testing."""
     said = given.reading.model_fields_set & ReadSettings.model_fields.keys()
     how = settings.model_copy(
         update={name: getattr(given.reading, name) for name in said}
@@ -145,15 +184,16 @@ def _images_of_run(settings: TrainSettings, given: PrivateImages) -> tuple[Image
     if settings.test is None:
         split = open_split(given.source, test_share=settings.test_share, **how)
         # Images that were held out went into no encoding.
-        return hold_out(settings, split.train)[0], split.test
-    images = hold_out(settings, open_images(given.source, **how))[0]
+        return *hold_out(settings, split.train), split.test
+    images, held_out = hold_out(settings, open_images(given.source, **how))
+    none = images.subset(slice(0, 0))
     try:
         others = open_test(settings.test, **how)
     except InstaHideError:
         # They help some attackers, but the audit can do without them.
-        return images, images.subset(slice(0, 0))
+        return images, held_out, none
     alike = others.shape == images.shape and others.pixels.dtype == images.pixels.dtype
-    return images, others if alike else images.subset(slice(0, 0))
+    return images, held_out, others if alike else none
 
 
 def _copies_of_run(
@@ -192,7 +232,9 @@ def _of_encodings(target: str, given: PrivateImages) -> AuditTarget:
         # A participant may have images of some classes only.
         images = with_classes(images, manifest.classes)
     _require_fit(images, manifest.image_shape or manifest.shape, manifest.classes, target)
-    images = to_value_range(images, manifest.value_range).normalized_like(manifest)
+    images = to_value_range(images, manifest.value_range)
+    compared = _compared_with_manifest(images, manifest)
+    images = images.normalized_like(manifest)
     if len(images) != manifest.private_images:
         raise DataError(
             f"{target} was made of {manifest.private_images:,} images; {given.source} holds "
@@ -201,6 +243,7 @@ def _of_encodings(target: str, given: PrivateImages) -> AuditTarget:
         )
     said = {"created": manifest.created, "library": manifest.library,
             "stored as": manifest.values, "participant": manifest.participant}  # fmt: skip
+    said |= compared
     if images.task == "multi-label":
         said |= _SAID_OF_FINDINGS
     encoder = manifest.instance_encoder(given.encoder)
@@ -221,6 +264,17 @@ def _of_encodings(target: str, given: PrivateImages) -> AuditTarget:
         settings=said,
         limited=manifest.limited or manifest.ended == "limit",
     )
+
+
+def _compared_with_manifest(images: ImageTable, manifest: Manifest) -> dict[str, str]:
+    """What the report says of images that do not seem to be those of the manifest."""
+    measured = images.measured()
+    pairs = (measured.mean, manifest.mean), (measured.std, manifest.std)
+    # Rescaled pixels are rounded, and so are their moments.
+    if all(np.allclose(here, there, rtol=1e-5, atol=1e-6) for here, there in pairs):
+        return {}
+    warnings.warn(f"Of the images: {_OTHER_MOMENTS}", stacklevel=2)
+    return {"images": _OTHER_MOMENTS}
 
 
 def _published(folder: EncodedFolder, task: Task) -> PublishedEncodings:

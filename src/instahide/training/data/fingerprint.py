@@ -1,4 +1,4 @@
-"""Fingerprints by which a resumed run recognizes its data."""
+"""Fingerprints by which a resumed run, and the audit of a run, recognize its data."""
 
 from __future__ import annotations
 
