@@ -233,14 +233,14 @@ def _of_encodings(target: str, given: PrivateImages) -> AuditTarget:
         images = with_classes(images, manifest.classes)
     _require_fit(images, manifest.image_shape or manifest.shape, manifest.classes, target)
     images = to_value_range(images, manifest.value_range)
-    compared = _compared_with_manifest(images, manifest)
-    images = images.normalized_like(manifest)
     if len(images) != manifest.private_images:
         raise DataError(
             f"{target} was made of {manifest.private_images:,} images; {given.source} holds "
             f"{len(images):,}.",
             "Name all of the images that the encodings were made of.",
         )
+    compared = _compared_with_manifest(images, manifest)
+    images = images.normalized_like(manifest)
     said = {"created": manifest.created, "library": manifest.library,
             "stored as": manifest.values, "participant": manifest.participant}  # fmt: skip
     said |= compared
