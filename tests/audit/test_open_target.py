@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from typer.testing import CliRunner
 
 from instahide import Scheme, open_images, open_split
 from instahide.audit.open_target import PrivateImages, open_target
 from instahide.audit.target import AuditTarget
+from instahide.cli.main import app
 from instahide.data.read_settings import ReadSettings
 from instahide.encodings.ledger.ledger import Ledger
 from instahide.errors import DamagedFileError, DataError
@@ -176,3 +182,87 @@ def practice_images(path: Path) -> Path:
     pixels = np.random.default_rng(0).integers(0, 256, (120, 8, 8), np.uint8)
     np.savez(path, x=pixels, y=np.arange(120) % 3)
     return path
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "one more": lambda folder: (folder / "a/00.png").write_bytes(
+        (folder / "b/01.png").read_bytes()
+    ),
+    "one less": lambda folder: (folder / "a/02.png").unlink(),
+    "one replaced": lambda folder: (folder / "a/02.png").write_bytes(
+        (folder / "b/01.png").read_bytes()
+    ),
+    "another class": lambda folder: (folder / "a/02.png").rename(folder / "b/02.png"),
+}
+
+
+@pytest.mark.parametrize("tested", [False, True], ids=["split drawn", "test images apart"])
+@pytest.mark.parametrize("scheme", ["inside", "plain"])
+def test_images_that_changed_since_the_run_are_refused(
+    scheme: str, tested: bool, tmp_path: Path
+) -> None:
+    """A split drawn anew would take images of the training for ones that it has never seen."""
+    for number in range(1, 41):
+        place = tmp_path / "images" / "ba"[number % 2 == 0]
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (8, 8), np.uint8)
+        Image.fromarray(pixels).save(place / f"{number:02}.png")
+    shutil.copytree(tmp_path / "images", tmp_path / "kept")
+    test = {"test": str(tmp_path / "kept")} if tested else {}
+    data = str(tmp_path / "images")
+    start(settings(tmp_path, data=data, scheme=scheme, epochs=1, **test), tmp_path / "run")
+    for change in CHANGES.values():
+        shutil.rmtree(tmp_path / "images")
+        shutil.copytree(tmp_path / "kept", tmp_path / "images")
+        change(tmp_path / "images")
+        with pytest.raises(DataError, match="not those that the run in"):
+            open_target(str(tmp_path / "run"), PrivateImages(data, ReadSettings()))
+    # The same images under another name.
+    kept = PrivateImages(str(tmp_path / "kept"), ReadSettings())
+    assert len(open_target(str(tmp_path / "run"), kept).images) == (40 if tested else 32)
+
+
+def encrypted(folder: Path, source: str, *options: str) -> str:
+    """A folder of encodings of ``source``."""
+    place = str(folder / f"encoded-{len(list(folder.iterdir()))}")
+    words = ["encrypt", source, "--scheme", "inside", "--k", "2", "--out", place, *options]
+    done = CliRunner().invoke(app, [*words, "--ledger", str(folder / "ledger")])
+    assert done.exit_code == 0, done.output
+    return place
+
+
+def write_scans(path: Path, seed: int) -> str:
+    """Images of 12 of 16 bits, of which all files have the lowest and the highest value."""
+    pixels = np.random.default_rng(seed).integers(0, 4096, (24, 8, 8)).astype(np.uint16)
+    pixels[0, 0, :2] = 0, 4095
+    np.savez(path, images=pixels, labels=np.arange(24) % 2)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"window": "1%,99%"}, {"window": "0,4095", "rescale": True}, {"size": 5}],
+    ids=["as they are", "percentiles", "rescaled", "resized"],
+)
+def test_other_images_than_those_of_a_folder_are_told(
+    options: dict[str, object], tmp_path: Path
+) -> None:
+    """Nothing would be recovered of them, although the encodings may show everything."""
+    own, other = (write_scans(tmp_path / f"{seed}.npz", seed) for seed in (1, 2))
+    words = [
+        f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items()
+    ]
+    place, how = encrypted(tmp_path, own, *words), ReadSettings.model_validate(options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "images" not in open_target(place, PrivateImages(own, how)).settings
+    with pytest.warns(UserWarning, match="this report says nothing about the folder"):
+        found = open_target(place, PrivateImages(other, how)).settings
+    assert "other images" in found["images"]
+
+
+def test_built_in_images_have_the_normalization_of_their_encodings(tmp_path: Path) -> None:
+    place = encrypted(tmp_path, "digits")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        open_target(place, PrivateImages("digits", ReadSettings()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from instahide.data.class_names import with_classes
 from instahide.data.labels import Task
 from instahide.data.read_settings import ReadSettings
 from instahide.encodings.folder import EncodedFolder
+from instahide.encodings.manifest import Manifest
 from instahide.encryption.encoders.base import InstanceEncoder
 from instahide.encryption.encoders.registry import is_builtin
 from instahide.errors import DamagedFileError, DataError, InstaHideError, failure_reason
@@ -41,6 +43,12 @@ _SAID_OF_FINDINGS = {
 _NOT_COUNTED = (
     "By the epochs of the run, whose record of those that it began is missing. If it was "
     "interrupted and resumed, it made more."
+)
+#: What a report says of images that do not have the normalization of a folder.
+_OTHER_MOMENTS = (
+    "Their mean and std are not those in the manifest. Unless these were stated when the images "
+    "were encrypted, as participants agree on them, these are other images or have been changed, "
+    "and this report says nothing about the folder."
 )
 #: What a report says of a run whose images were not compared with those given.
 _NOT_COMPARED = (
@@ -227,15 +235,18 @@ def _of_encodings(target: str, given: PrivateImages) -> AuditTarget:
         # A participant may have images of some classes only.
         images = with_classes(images, manifest.classes)
     _require_fit(images, manifest.image_shape or manifest.shape, manifest.classes, target)
-    images = to_value_range(images, manifest.value_range).normalized_like(manifest)
+    images = to_value_range(images, manifest.value_range)
     if len(images) != manifest.private_images:
         raise DataError(
             f"{target} was made of {manifest.private_images:,} images; {given.source} holds "
             f"{len(images):,}.",
             "Name all of the images that the encodings were made of.",
         )
+    compared = _compared_with_manifest(images, manifest)
+    images = images.normalized_like(manifest)
     said = {"created": manifest.created, "library": manifest.library,
             "stored as": manifest.values, "participant": manifest.participant}  # fmt: skip
+    said |= compared
     if images.task == "multi-label":
         said |= _SAID_OF_FINDINGS
     encoder = manifest.instance_encoder(given.encoder)
@@ -256,6 +267,17 @@ def _of_encodings(target: str, given: PrivateImages) -> AuditTarget:
         settings=said,
         limited=manifest.limited or manifest.ended == "limit",
     )
+
+
+def _compared_with_manifest(images: ImageTable, manifest: Manifest) -> dict[str, str]:
+    """What the report says of images that do not seem to be those of the manifest."""
+    measured = images.measured()
+    pairs = (measured.mean, manifest.mean), (measured.std, manifest.std)
+    # Rescaled pixels are rounded, and so are their moments.
+    if all(np.allclose(here, there, rtol=1e-5, atol=1e-6) for here, there in pairs):
+        return {}
+    warnings.warn(f"Of the images: {_OTHER_MOMENTS}", stacklevel=2)
+    return {"images": _OTHER_MOMENTS}
 
 
 def _published(folder: EncodedFolder, task: Task) -> PublishedEncodings:

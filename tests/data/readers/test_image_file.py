@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
-from instahide.data.readers.image_file import FORMATS, decode, open_image_file
+from instahide.data.readers.image_file import FORMATS, decode, decode_file, open_image_file
 from instahide.errors import InstaHideError
 
 RNG = np.random.default_rng(5)
@@ -152,6 +152,21 @@ def test_sixteen_bit_grey_keeps_its_high_byte_where_all_bits_are_used(tmp_path, 
     values = RNG.integers(0, 1 << 16, (20, 24)).astype(np.uint16)
     Image.fromarray(values).save(tmp_path / "deep.png", format=kind)
     np.testing.assert_array_equal(decode(tmp_path / "deep.png"), values >> 8)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("maximum", [256, 1023, 4095, 9999, 65534, 65535])
+def test_values_of_a_pgm_file_are_those_that_it_states(tmp_path, maximum, plain):
+    """Pillow stretches them to 16 bits: a window of 0 to 4095 would cut nearly all of them off."""
+    values = np.resize(np.arange(maximum + 1), (256, -(-(maximum + 1) // 256)))
+    texts = " ".join(map(str, values.ravel())).encode()
+    content = texts if plain else values.astype(">u2").tobytes()
+    height, width = values.shape
+    head = b"%s %d %d %d\n" % (b"P2" if plain else b"P5", width, height, maximum)
+    (tmp_path / "scan.pgm").write_bytes(head + content)
+    found = decode_file(tmp_path / "scan.pgm").pixels
+    assert found.dtype == np.uint16
+    np.testing.assert_array_equal(found[0], values)
 
 
 @pytest.mark.parametrize("colour", [2, 4, 6])

@@ -20,7 +20,7 @@ from instahide.data import ImageTable
 from instahide.encodings.ledger.counts import sum_counts
 from instahide.encodings.ledger.ledger import Ledger, default_ledger
 from instahide.encodings.ledger.schema import PAGE, create, with_crc
-from instahide.errors import InstaHideError
+from instahide.errors import InstaHideError, LedgerError
 from tests.encodings.ledger.recorder import drawn, some, table
 
 # What the file gives away.
@@ -98,6 +98,27 @@ def test_where_the_ledger_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     with Ledger.open() as ledger:
         ledger.account(table(2))
     assert (tmp_path / "mine").exists()
+
+
+@pytest.mark.parametrize("variable", ["ledger.sqlite", "./mine/ledger.sqlite", "~/ledger.sqlite"])
+def test_a_variable_that_means_another_ledger_in_each_folder_is_refused(
+    variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INSTAHIDE_LEDGER", variable)
+    with pytest.raises(LedgerError, match="another file in each working directory"):
+        Ledger.open()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_tilde_that_no_shell_has_expanded_is_no_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LedgerError, match="earlier encodings would not be counted"):
+        Ledger.open(Path("~/ledger.sqlite"))
+    with Ledger.open(Path("here.sqlite")):  # The user named a file of this folder.
+        assert [file.name for file in tmp_path.glob("*.sqlite")] == ["here.sqlite"]
 
 
 def test_a_ledger_that_is_there_is_never_made_anew(path: Path) -> None:

@@ -17,6 +17,7 @@ DEPTHS = (8, 10, 12, 14, 16)
 #: Tags of a TIFF: bits of each sample; and what the samples mean, 0 being that white is 0.
 _BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 _ORIENTATION = 0x0112
+_SIXTEEN_BITS = (1 << 16) - 1
 _GREY = ("1", "L", "LA", "La")
 
 
@@ -65,6 +66,24 @@ def sixteen_bit_grey(image: Image) -> NDArray[np.uint16] | None:
     if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
         raise ValueError("16-bit pixels of which 0 is white; invert it and save it as such")
     return np.asarray(image).astype(np.uint16)
+
+
+def stated_maximum(image: Image) -> int:
+    """The largest value that an image of 16 bits can have, before it is decoded.
+
+    Pillow stretches the values of a PGM file to 16 bits, from the maximum that the file states.
+    """
+    for codec, _, _, arguments in image.tile:
+        if codec.startswith("ppm") and isinstance(arguments, tuple):
+            return int(arguments[-1])
+    return _SIXTEEN_BITS
+
+
+def as_stated(values: NDArray[np.uint16], maximum: int) -> NDArray[np.uint16]:
+    """The ``values`` of a file, which Pillow has stretched from ``maximum`` to 16 bits."""
+    if maximum == _SIXTEEN_BITS:
+        return values
+    return np.rint(values * (maximum / _SIXTEEN_BITS)).astype(np.uint16)
 
 
 def to_grey_or_rgb(image: Image) -> Image:

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from instahide.data.duplicates.source_hash import UNKNOWN, jpeg_hash, pixels_hash
 from instahide.data.readers.color_modes import (
     apply_exif_orientation,
+    as_stated,
     high_bytes,
     sixteen_bit_grey,
+    stated_maximum,
     to_grey_or_rgb,
 )
 from instahide.data.readers.decoded import Decoded, kept_values, resize_and_crop, unreadable
@@ -168,11 +170,12 @@ def _decoded(image: Image, size: int | None, hashed: bool) -> Decoded:
         # A JPEG decodes several times faster at 1/2, 1/4 or 1/8 of its size.
         image.draft(None, (2 * size, 2 * size))
     reduced = image.size != whole
+    maximum = stated_maximum(image)
     deep = sixteen_bit_grey(image)
     if deep is not None:
-        pixels = np.asarray(apply_exif_orientation(Images.fromarray(deep), image))[None]
-        found = kept_values(pixels, size, further=further)
-        eight_bit = _eight_bit_hash(pixels[0]) if hashed else UNKNOWN
+        upright = np.asarray(apply_exif_orientation(Images.fromarray(deep), image))
+        found = kept_values(as_stated(upright, maximum)[None], size, further=further)
+        eight_bit = _eight_bit_hash(upright) if hashed else UNKNOWN
         return found._replace(sources=found.sources[: len(UNKNOWN)] + eight_bit)
     turned = apply_exif_orientation(to_grey_or_rgb(image), image)
     native = pixels_hash(turned) if hashed and not reduced else UNKNOWN

@@ -52,7 +52,7 @@ from instahide.errors import DataError
 from instahide.utils.parallel import with_status
 
 #: Version of the decoded tables, part of their name in the cache.
-FORMAT = 5
+FORMAT = 6
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,15 @@ def resolve_path(path: Path) -> Path:
     """The absolute path without symbolic links; the ledger may exist or not.
 
     Raises:
-        LedgerError: ``path`` is not a file, has a second name, or only the log of a removed ledger
-            exists.
+        LedgerError: ``path`` begins with a ~ that no shell has expanded, is not a file, has a
+            second name, or only the log of a removed ledger exists.
     """
+    if str(path).startswith("~"):
+        raise LedgerError(
+            f"The ledger {path} would be in a folder named {path.parts[0]} of the working "
+            "directory, so that earlier encodings would not be counted.",
+            "Write the whole path: shells do not expand ~ after =, and files of settings never do.",
+        )
     with explained(path):
         real = Path(os.path.realpath(path))
         if real.exists():

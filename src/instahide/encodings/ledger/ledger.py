@@ -34,15 +34,27 @@ from instahide.encryption.exposure import Scalar
 from instahide.encryption.guarantees.loss_limit import LossLimit
 from instahide.encryption.privacy import mu_squared_rate
 from instahide.encryption.scheme import Scheme
-from instahide.errors import DataError
+from instahide.errors import DataError, LedgerError
 
 
 def default_ledger() -> Path:
-    """``$INSTAHIDE_LEDGER``, or `ledger.sqlite` in the user's state folder."""
+    """``$INSTAHIDE_LEDGER``, or `ledger.sqlite` in the user's state folder.
+
+    Raises:
+        LedgerError: the variable is not an absolute path.
+    """
     import platformdirs
 
     chosen = os.environ.get("INSTAHIDE_LEDGER")
-    return Path(chosen) if chosen else platformdirs.user_state_path("instahide") / "ledger.sqlite"
+    if not chosen:
+        return platformdirs.user_state_path("instahide") / "ledger.sqlite"
+    if not Path(chosen).is_absolute():
+        raise LedgerError(
+            f"INSTAHIDE_LEDGER is {chosen}, which means another file in each working directory, so "
+            "that earlier encodings would not be counted.",
+            "Set it to an absolute path, without ~.",
+        )
+    return Path(chosen)
 
 
 @dataclass(frozen=True, eq=False)
