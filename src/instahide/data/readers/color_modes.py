@@ -73,7 +73,7 @@ def stated_maximum(image: Image) -> int:
 
     Pillow stretches the values of a PGM file to 16 bits, from the maximum that the file states.
     """
-    for codec, _, _, arguments in image.tile:
+    for codec, _, _, arguments in getattr(image, "tile", ()):
         if codec.startswith("ppm") and isinstance(arguments, tuple):
             return int(arguments[-1])
     return _SIXTEEN_BITS
@@ -83,7 +83,7 @@ def as_stated(values: NDArray[np.uint16], maximum: int) -> NDArray[np.uint16]:
     """The ``values`` of a file, which Pillow has stretched from ``maximum`` to 16 bits."""
     if maximum == _SIXTEEN_BITS:
         return values
-    return np.rint(values * (maximum / _SIXTEEN_BITS)).astype(np.uint16)
+    return np.asarray(np.rint(values * (maximum / _SIXTEEN_BITS)), np.uint16)
 
 
 def to_grey_or_rgb(image: Image) -> Image:

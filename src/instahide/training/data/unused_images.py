@@ -60,8 +60,7 @@ def are_among(images: ImageTable, tables: Iterable[ImageTable]) -> NDArray[np.bo
     each = keys_of(images)
     known = np.asarray([key in used for key in _keys(each.reshape(-1, 2))], bool)
     # A key of zeros is unknown.
-    found: NDArray[np.bool] = (known.reshape(each.shape[:2]) & each.any(axis=2)).any(axis=1)
-    return found
+    return np.asarray((known.reshape(each.shape[:2]) & each.any(axis=2)).any(axis=1))
 
 
 def _images_of(settings: TrainSettings) -> list[ImageTable]:
