@@ -39,7 +39,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 Image.fromarray(pixels).save(base / part / name / f"{number}.png")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "400")
-    monkeypatch.setenv("INSTAHIDE_LEDGER", f"{PLACE}/ledger.sqlite")
+    monkeypatch.setenv("INSTAHIDE_LEDGER", str(base / "ledger.sqlite"))
     return base
 
 
