@@ -46,6 +46,7 @@ PROMISED = {
 QUICK = {"startup", "keys", "publish", "public_search"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in PROMISED],

@@ -88,6 +88,7 @@ def test_keras_learns_from_encodings() -> None:
     assert found["accuracy"] > LEARNT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("launch", "processes"),
     [
@@ -112,6 +113,7 @@ def test_a_script_of_ones_own_learns_under_torchrun(options: list[str]) -> None:
     assert found["accuracy"] > LEARNT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_lightning_learns_from_encodings(
     processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

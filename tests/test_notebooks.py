@@ -49,6 +49,7 @@ def run(book: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     [

@@ -19,7 +19,8 @@ from instahide.data.readers.image_file import decode
 from tests.waiting import LIMIT
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
+#: The page, with long commands in one line.
+PAGE = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8").replace("\\\n", "")
 
 
 def commands() -> list[list[str]]:

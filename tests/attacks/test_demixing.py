@@ -47,6 +47,7 @@ def figures(
     return dict(found.statistics) | dict(score(found, observation, truth).summary)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("same_keys")
 def test_a_mixup_is_taken_apart(digits: tuple[ImageTable, ImageTable]) -> None:
     """Some seconds of training gain 0.06 to 0.07 of SSIM."""

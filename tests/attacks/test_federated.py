@@ -57,6 +57,7 @@ def photographs() -> ImageTable:
     return ImageTable.from_arrays(crops[crops.std(axis=(1, 2, 3)) > 40][:20], np.arange(20) % 4)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("same_keys")
 @pytest.mark.parametrize(
     ("training", "epochs"),

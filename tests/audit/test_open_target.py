@@ -196,6 +196,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tested", [False, True], ids=["split drawn", "test images apart"])
 @pytest.mark.parametrize("scheme", ["inside", "plain"])
 def test_images_that_changed_since_the_run_are_refused(

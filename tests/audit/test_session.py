@@ -95,6 +95,7 @@ def test_results_are_kept_one_by_one_and_not_made_again(
     assert all(not result.pictures for task, result in done.items() if task.point)
 
 
+@pytest.mark.slow
 def test_what_ran_out_of_time_runs_again_with_more_of_it(
     tmp_path: Path, attacker: IsolatedRunner
 ) -> None:

@@ -134,6 +134,7 @@ def test_an_audit_says_what_came_back_and_stands_in_ci(given: Path, tmp_path: Pa
     holds_no_key_and_no_pairing(tmp_path / "out")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("only", "code"), [((), 3), (("--only", "averaging-absolute"), 0)])
 def test_an_attack_that_cannot_be_loaded_is_missing_unless_others_were_named(
     given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only: tuple[str, ...], code: int

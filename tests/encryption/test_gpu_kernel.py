@@ -47,6 +47,7 @@ def fused(
     return out
 
 
+@pytest.mark.slow
 @interpreted
 @given(
     kind=st.sampled_from(KINDS),

@@ -175,6 +175,7 @@ def test_hostile_json_is_refused(text: str) -> None:
     assert caught.value.remedy
 
 
+@pytest.mark.slow
 @given(ANY_JSON | st.dictionaries(st.sampled_from(FIELDS), ANY_JSON))
 @settings(max_examples=150, deadline=None)
 def test_any_json_is_a_scheme_or_refused(value: Any) -> None:

@@ -37,6 +37,7 @@ def _toml(values: dict[str, Any]) -> str:
     return "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
 
 
+@pytest.mark.slow
 @given(values=SOME_SETTINGS)
 def test_any_file_format_gives_back_the_settings(
     values: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
@@ -105,6 +106,7 @@ def test_what_does_not_fit_is_named(
         assert part in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content"),
     [

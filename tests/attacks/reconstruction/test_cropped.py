@@ -101,6 +101,7 @@ def test_an_interrupted_attack_goes_on_and_gives_the_same(tmp_path: Path) -> Non
         attack.run(unaware, Budget(), no_progress)
 
 
+@pytest.mark.slow
 def test_what_is_refused_is_not_called_safe() -> None:
     observation, _ = observed(Augmentation(padding=3), copies=FEW_COPIES)
     far = replace(observation, augmentation=Augmentation(padding=9))

@@ -40,6 +40,7 @@ def attacked(observation: EncodingObservation, truth: GroundTruth) -> Matches:
     return matches
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scheme", "recognizable", "ceiling"),
     [

@@ -492,6 +492,7 @@ def test_a_feature_that_names_a_file_opens_none(folder: EncodedFolder, tmp_path:
     refusal(lambda: ExternalEncodings.open(source, "parquet").convert(tmp_path / "back"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_damaged_files_are_refused_or_still_encodings(
     form: Name, tmp_path_factory: pytest.TempPathFactory

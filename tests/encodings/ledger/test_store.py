@@ -212,6 +212,7 @@ def test_sums_below_zero_are_refused_though_their_checksum_is_right(
         Ledger.open(path)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     seed=st.integers(0, 2**32),

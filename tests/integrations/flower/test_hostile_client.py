@@ -228,6 +228,7 @@ def test_a_round_of_bad_answers_only_changes_nothing(name: str) -> None:
     assert set(here.strategy.last.dropped) == {66, 67}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_exposures_of_a_round_are_those_of_all_clients(name: str) -> None:
     here = Round(name)

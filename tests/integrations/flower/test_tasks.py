@@ -164,6 +164,7 @@ def test_measured_values_are_learned_in_a_unit_that_all_agree_on(
     np.testing.assert_allclose(card.target_std, whole.std, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_who_has_a_value_in_another_unit_is_refused(
     make: Make, digits: tuple[ImageTable, ImageTable], tmp_path: Path
 ) -> None:

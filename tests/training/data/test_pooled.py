@@ -105,6 +105,7 @@ def test_the_union_teaches_what_no_part_knows(thirds: list[Path], pooled_run: Pa
     assert alone.metrics["accuracy"] < 0.75
 
 
+@pytest.mark.slow
 def test_the_results_name_the_participants(thirds: list[Path], pooled_run: Path) -> None:
     """And say nothing on encryption, of which the run decided nothing."""
     results = json.loads((pooled_run / "results.json").read_text())
@@ -115,6 +116,7 @@ def test_the_results_name_the_participants(thirds: list[Path], pooled_run: Path)
     assert not set(results["settings"]) & set(ENCRYPTION)
 
 
+@pytest.mark.slow
 def test_a_network_from_a_pool_answers_like_any_other(pooled_run: Path, tmp_path: Path) -> None:
     """Plain and encrypted queries."""
     arguments = ["predict", str(pooled_run), "digits", "--out", str(tmp_path / "p.csv")]

@@ -166,6 +166,7 @@ class _Undecided(torch.nn.Module):
         return x.flatten(1)[:, :2] * (1 if x.sum().item() > 0 else 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["onnx", "pt2"])
 def test_what_cannot_be_exported_leaves_no_file(tmp_path: Path, form: str) -> None:
     if form == "onnx":
