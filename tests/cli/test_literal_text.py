@@ -64,7 +64,7 @@ def test_folders_of_encodings(place: Path) -> None:
     assert f"{PLACE}/ledger.sqlite" in said("ledger")
     assert f"{PLACE}/test" in said("ledger", "--data", f"{PLACE}/test")
     assert f"{PLACE}/none" in said("ledger", "--ledger", f"{PLACE}/none")
-    assert json.loads(said("ledger", "--json"))["ledger"] == f"{PLACE}/ledger.sqlite"
+    assert json.loads(said("ledger", "--json"))["ledger"] == str(place / "ledger.sqlite")
     assert f"{PLACE}/tar" in said(
         "export", folder, "--format", "webdataset", "--out", f"{PLACE}/tar"
     )
