@@ -153,7 +153,10 @@ def changed(row: int, column: int, value: str) -> list[tuple[str, ...]]:
         (changed(2, 0, "../a.png"), {"label_columns": ["class"]}, "Row 2 .*no file inside"),
         (changed(2, 0, "/a.png"), {"label_columns": ["class"]}, "Row 2 .*no file inside"),
         (changed(2, 0, "gone.png"), {"label_columns": ["class"]}, "Row 2 .*cannot be read"),
-        (changed(2, 1, ""), {"label_columns": ["class"]}, "Row 2 .*has no class"),
+        *(
+            (changed(2, 1, text), {"label_columns": ["class"]}, f"Row 2 .*no class, but '{text}'")
+            for text in ("", "NA", "nan", "N/A", "NULL")
+        ),
         (changed(2, 2, "-1"), {"label_columns": ["mass", "nodule"]}, "from -1 to 1"),
         (changed(2, 4, "4_1"), {"label_columns": ["age"], "task": "regression"}, "Row 2 .*'age'"),
         (

@@ -28,6 +28,8 @@ from instahide.utils.number_text import plain_float
 MOST_COLUMNS = 4096
 #: What stands for a finding that is not known, in lower case.
 _UNKNOWN = frozenset({"", "nan", "na", "n/a", "null", "none"})
+#: The same of a class, which may well be "none".
+_NO_CLASS = _UNKNOWN - {"none"}
 _WORDS = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
 
 
@@ -189,8 +191,14 @@ def _class_numbers(
     values: list[str], rows: tuple[str, ...], classes: tuple[str, ...] | None
 ) -> tuple[Labels, tuple[str, ...]]:
     found = set(values)
-    if "" in found:
-        raise DataError(f"{rows[values.index('')]} has no class.", "Name the class of every image.")
+    missing = [value for value in found - set(classes or ()) if value.lower() in _NO_CLASS]
+    if missing:
+        row = min(map(values.index, missing))
+        raise DataError(
+            f"{rows[row]} has no class, but {values[row]!r}.",
+            "Name the class of every image, or rename a class of this name: programs write it where "
+            "a value is missing.",
+        )
     whole = all(name.isascii() and name.isdigit() for name in found)
     known = classes or require_class_names(sorted(found, key=int) if whole else sorted(found))
     unknown = sorted(found - set(known))
