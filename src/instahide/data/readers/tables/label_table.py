@@ -196,8 +196,8 @@ def _class_numbers(
         row = min(map(values.index, missing))
         raise DataError(
             f"{rows[row]} has no class, but {values[row]!r}.",
-            "Name the class of every image, or rename a class of this name: programs write it where "
-            "a value is missing.",
+            "Name the class of every image, or rename a class of this name: programs write it "
+            "where a value is missing.",
         )
     whole = all(name.isascii() and name.isdigit() for name in found)
     known = classes or require_class_names(sorted(found, key=int) if whole else sorted(found))
