@@ -22,7 +22,9 @@ from instahide.encodings.ledger.account import LedgerAccount
 from instahide.encodings.ledger.ledger import Ledger
 from instahide.encodings.publish import Publication, encodings_a_shard, publish, threads
 from instahide.encodings.storage import LocalStore, open_store
+from instahide.encodings.verification.value_ranges import value_problems
 from instahide.encryption import keys
+from instahide.encryption.sampling import sampler
 from instahide.errors import ExposureLimitError
 
 IMAGES, SIDE = 24, 4
@@ -61,6 +63,27 @@ def test_every_image_is_there_as_often_as_promised(tmp_path: Path, ledger: Ledge
     assert shown(folder).tolist() == [5] * IMAGES
     assert [shard.encodings for shard in folder.manifest.shards] == [SIZE] * 12
     assert folder.verify() == []
+
+
+@pytest.mark.parametrize("values", ["float32", "float16", "uint8"])
+def test_noise_far_from_any_mix_is_clipped(
+    tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, values: str
+) -> None:
+    """Noise has no largest value; stored values have one."""
+    far = np.array([50.0, -50.0])
+
+    def extreme(block: Any, shape: tuple[int, ...], deviation: float) -> NDArray[np.float64]:
+        return deviation * np.resize(far, shape)
+
+    monkeypatch.setattr(sampler, "noise", extreme)
+    noisy = publication(1, method=Scheme.cross(2, private_k=1, noise=0.5), values=values)
+    folder = publish(noisy, tmp_path / "enc", ledger, engine=threads)
+    most = folder.manifest.max_abs + folder.manifest.max_quantization_error
+    for number in range(len(folder.manifest.shards)):
+        images = folder.shard(number).images
+        images = folder.decoded(images)
+        assert value_problems(images, folder.shard(number).labels, folder.manifest) is None
+        assert 0.99 * most < images.abs().min() <= images.abs().max() <= most * (1 + 1e-6)
 
 
 def test_a_folder_with_private_images_in_the_pool_refers_to_the_ledger(

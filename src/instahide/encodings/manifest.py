@@ -29,7 +29,6 @@ from instahide.data.labels import Task, least_columns
 from instahide.data.pixels import MOST_CHANNELS, MOST_DEVIATION
 from instahide.encryption.encoders.base import InstanceEncoder
 from instahide.encryption.encoders.registry import is_builtin, recorded_encoder
-from instahide.encryption.sampling.sampler import MAX_NOISE_DEVIATIONS
 from instahide.encryption.scheme import Scheme
 from instahide.encryption.validation import require_label_mode
 from instahide.errors import (
@@ -48,6 +47,8 @@ SHARD_NAME = r"^[0-9a-f]{16}\.safetensors$"
 MOST_BYTES = 1 << 22
 #: Largest number of fields of a JSON object; each invalid field takes memory for its error.
 MOST_FIELDS = 40
+#: Standard deviations of noise beyond which stored values are clipped; about 1 in 10^17 is.
+NOISE_DEVIATIONS = 8.572
 #: Largest number of bytes of a shard besides its encodings and labels.
 MOST_OVERHEAD = 1024
 #: The last but one line of the file; the hash is that of everything before the comma.
@@ -308,9 +309,9 @@ class Manifest(BaseModel):
 
 
 def max_abs(mean: tuple[float, ...], std: tuple[float, ...], noise: float) -> float:
-    """The largest magnitude of a mix of images under this normalization, with this noise."""
+    """The largest magnitude of a stored encoding under this normalization, with this noise."""
     mix = max(max(m, 1 - m) / s for m, s in zip(mean, std, strict=True))
-    return mix + MAX_NOISE_DEVIATIONS * noise
+    return mix + NOISE_DEVIATIONS * noise
 
 
 @lru_cache

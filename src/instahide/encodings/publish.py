@@ -152,13 +152,15 @@ class Publication:
 
     @property
     def max_abs(self) -> float:
-        """The largest possible magnitude of a value; infinite if it is unknown."""
+        """The largest magnitude of a stored value; infinite if it is unknown."""
         if not isinstance(self.method, Scheme):
             return math.inf
         return max_abs(self.images.mean, self.images.std, self.method.noise)
 
     def store(self, store: Store, name: str, encoded: Encoded) -> Shard:
-        """Write a block of encodings as the shard ``name``."""
+        """Write a block of encodings as the shard ``name``; clips noise at `max_abs`."""
+        if isinstance(self.method, Scheme) and self.method.noise:
+            encoded.images.clamp_(-self.max_abs, self.max_abs)
         return store_shard(store, name, encoded, self.values, self.max_abs)
 
     def encoder(self, exposure: Exposure, worker: str = "") -> Encoder | TableEncoder:

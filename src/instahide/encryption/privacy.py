@@ -27,8 +27,7 @@ from instahide.utils.optional_deps import requires_extra
 
 #: Default delta.
 DELTA = 1e-5
-#: Smallest delta. Noise ends at `sampler.MAX_NOISE_DEVIATIONS`, which adds about 1e-17 for each
-#: value of all encodings of an image: 1e-10 for 10 million values.
+#: Smallest delta: noise of finite precision is not exactly normal.
 LEAST_DELTA = 1e-9
 #: Margin for the rounding of sums of many losses.
 ROUNDING = 1 - 1e-9

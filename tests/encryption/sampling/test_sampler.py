@@ -7,11 +7,13 @@ What they are meant to find (a bias of a few per cent, a shared byte) has p-valu
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
@@ -234,6 +236,53 @@ def test_the_half_normal_law_is_drawn_from_half_normals() -> None:
     assert stats.pearsonr(first**2, second**2).pvalue > ALPHA
     x, y = (np.floor(8 * stats.norm.cdf(part)).astype(int) for part in (first, second))
     assert uniform(np.bincount(8 * x + y, minlength=64))
+
+
+def chance(words: list[int]) -> Fraction:
+    """The uniform number in (0, 1] of these ``words``, each of which refines the one before."""
+    first, *more = words
+    left = 2**64 - 1 - first
+    if left >= 2**44:
+        return Fraction((left >> 11) + 1, 2**53)
+    return (left + chance(more)) / 2**64
+
+
+LAST = 2**64 - 1
+WORD = st.integers(0, LAST) | st.integers(LAST - 2**45, LAST) | st.just(LAST)
+
+
+@given(st.lists(st.lists(WORD, min_size=6, max_size=6), min_size=1, max_size=5))
+@example([[LAST, LAST, LAST, 0, 0, 0]])
+@settings(deadline=None)
+def test_a_small_uniform_number_has_the_bits_of_more_words(numbers: list[list[int]]) -> None:
+    # The words of each round are drawn together, for those numbers that are still small.
+    numbers = [[*words, 0] for words in numbers]
+    drawn = [words[0] for words in numbers]
+    small = numbers
+    for at in range(6):
+        small = [words for words in small if words[at] > LAST - 2**44]
+        drawn += [words[at + 1] for words in small]
+    found = sampler.exponentials(Scripted(drawn), Purpose.NOISE, len(numbers))
+    expected = [-log_of(chance(words)) for words in numbers]
+    np.testing.assert_allclose(found, expected, rtol=1e-15, atol=2**-53)
+
+
+def log_of(number: Fraction) -> float:
+    """The natural logarithm, of numbers far below the smallest float as well."""
+    if number > 1e-300:
+        return math.log(number)
+    return math.log(number.numerator) - math.log(number.denominator)
+
+
+def test_noise_and_laplace_have_no_largest_value() -> None:
+    """Who sees noise beyond a largest value around one image would know that it is another."""
+    deviations = 0.0
+    for words in range(1, 5):
+        script = Scripted([LAST, 2**63, *[LAST] * words, 0])
+        further = float(np.abs(sampler.noise(script, (2,), 1.0)).max())
+        assert further**2 == pytest.approx(2 * 64 * (words + 1) * math.log(2), rel=1e-12)
+        assert further > deviations + 1
+        deviations = further
 
 
 @pytest.mark.parametrize("law", ["half-normal", "dirichlet"])

@@ -52,9 +52,11 @@ class SecretRandom:
 
     def laplace(self, shape: tuple[int, ...], scale: float = 1.0) -> NDArray[np.float64]:
         """Laplace with mean 0 and this ``scale``: the standard deviation is sqrt(2) times that."""
-        # The difference of two exponentials, each within 53 ln 2.
-        one, other = (-np.log1p(-self.uniform(shape)) for _ in range(2))
-        return scale * (one - other)
+        one, other = (
+            sampler.exponentials(self._keys.next_block(), Purpose.ENCODERS, math.prod(shape))
+            for _ in range(2)
+        )
+        return scale * (one - other).reshape(shape)
 
     def integers(self, bound: int, shape: tuple[int, ...]) -> NDArray[np.int64]:
         """Integers, exactly uniform on 0 .. bound - 1."""

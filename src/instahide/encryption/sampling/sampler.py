@@ -19,9 +19,8 @@ from instahide.encryption.sampling import _sampler_numba
 from instahide.encryption.sampling.partner_pools import PartnerPools
 from instahide.encryption.scheme import Scheme
 
-#: Largest absolute value of `noise` in standard deviations: a uniform number has 53 bits, and the
-#: largest radius of the Box-Muller transform of one is sqrt(2 * 53 * ln 2).
-MAX_NOISE_DEVIATIONS = 8.572
+#: Uniform numbers below 2^-20 get the bits of another word, see `_logarithms`.
+_SMALL = 2**44
 
 #: Mixes in a row that an exposure may refuse. It refuses one if an image occurs twice and has one
 #: encoding left; perhaps only such images are left.
@@ -242,7 +241,7 @@ def _coefficients_within_bounds(block: Block, scheme: Scheme, tries: int) -> NDA
     raw = (
         np.abs(_normals(block, Purpose.COEFFICIENTS, size))
         if scheme.coefficient_distribution == "half-normal"
-        else _exponentials(block, Purpose.COEFFICIENTS, size)
+        else exponentials(block, Purpose.COEFFICIENTS, size)
     )
     # With no public image the private sum is 1 but for rounding, and c2 says nothing.
     c2 = scheme.c2 if scheme.public_k else 0
@@ -256,18 +255,36 @@ def _normals(block: Block, purpose: Purpose, count: int) -> NDArray[np.float64]:
     """Independent standard normals, drawn in pairs (Box and Muller, 1958)."""
     half = -(-count // 2)
     words = block.words(purpose, 2 * half)
-    chances = _sampler_numba.positive_uniforms(words[:half])
-    drawn = _sampler_numba.normals(np.log(chances, out=chances), words[half:])
-    return np.asarray(drawn[:count], np.float64)
+    logarithms = _logarithms(block, purpose, words[:half])
+    return np.asarray(_sampler_numba.normals(logarithms, words[half:])[:count], np.float64)
 
 
-def _exponentials(block: Block, purpose: Purpose, count: int) -> NDArray[np.float64]:
+def exponentials(block: Block, purpose: Purpose, count: int) -> NDArray[np.float64]:
     """Independent standard exponentials; divided by their sum, they are uniform on the simplex."""
-    return np.asarray(-np.log(_sampler_numba.positive_uniforms(block.words(purpose, count))))
+    return -_logarithms(block, purpose, block.words(purpose, count))
+
+
+def _logarithms(block: Block, purpose: Purpose, words: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Logarithms (n,) of uniform numbers in (0, 1] that ``words`` (n,) begin.
+
+    A number has 53 bits. A small one has those of another word too, and so on: otherwise it would
+    have a smallest value, noise a largest one, and whoever sees noise beyond that would know more
+    than its epsilon says.
+    """
+    chances = _sampler_numba.positive_uniforms(words)
+    drawn = np.asarray(np.log(chances, out=chances), np.float64)
+    left = np.iinfo(np.uint64).max - words
+    small = np.flatnonzero(left < _SMALL)
+    if len(small):
+        rest = _logarithms(block, purpose, block.words(purpose, len(small)))
+        with np.errstate(divide="ignore"):
+            whole = np.log(left[small].astype(np.float64))
+        drawn[small] = np.logaddexp(whole, rest) - 64 * math.log(2)
+    return drawn
 
 
 def noise(block: Block, shape: tuple[int, ...], deviation: float) -> NDArray[np.float64]:
-    """Independent normals of ``shape``, mean 0, within `MAX_NOISE_DEVIATIONS` deviations."""
+    """Independent normals of ``shape`` with mean 0 and this standard ``deviation``."""
     values = _normals(block, Purpose.NOISE, math.prod(shape))
     return deviation * values.reshape(shape)
 
