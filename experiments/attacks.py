@@ -27,12 +27,12 @@ from experiments.command_line import parsed
 from experiments.records import add, keys_in, rows_of, surroundings
 from instahide.attacks.base import (
     Attack,
-    Budget,
     EncodingObservation,
     Observation,
     ThreatModel,
     no_progress,
 )
+from instahide.attacks.budget import Budget
 from instahide.attacks.registry import attack_named
 from instahide.audit.ground_truth import GroundTruth, observe
 from instahide.audit.scoring.scores import score

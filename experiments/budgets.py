@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from instahide.attacks.base import Budget
+from instahide.attacks.budget import Budget
 
 
 class ProcessorTime(Budget):

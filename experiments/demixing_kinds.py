@@ -27,7 +27,8 @@ from experiments.reconstruction import public_images
 from experiments.records import add, mean_by, missing, rows_of, surroundings
 from experiments.victims import KINDS, private_images
 from instahide import Scheme
-from instahide.attacks.base import Budget, RecoveredImages, ThreatModel, no_progress, require
+from instahide.attacks.base import RecoveredImages, ThreatModel, no_progress, require
+from instahide.attacks.budget import Budget
 from instahide.attacks.demixing import Demixing
 from instahide.audit.ground_truth import observe
 from instahide.audit.scoring.matching import match_to_truth

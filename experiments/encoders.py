@@ -34,7 +34,8 @@ from instahide import ImageTable, open_pool, open_split
 from instahide.attacks.any_encoder.distinguishing import Distinguishing
 from instahide.attacks.any_encoder.inversion import LearnedInversion
 from instahide.attacks.any_encoder.linkage import KnownImageLinkage, Linkage
-from instahide.attacks.base import Attack, Budget, ThreatModel, no_progress
+from instahide.attacks.base import Attack, ThreatModel, no_progress
+from instahide.attacks.budget import Budget
 from instahide.audit.ground_truth import observe, observe_pairs
 from instahide.audit.scoring.scores import score
 from instahide.data import Split

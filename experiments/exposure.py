@@ -28,7 +28,8 @@ from experiments.photographs import grey, patches
 from experiments.reconstruction import CEILING, auc_of, ceiling_figures, processor_seconds, say
 from experiments.records import add, keys_in, rows_of, surroundings
 from instahide import open_split
-from instahide.attacks.base import Budget, EncodingObservation, ThreatModel
+from instahide.attacks.base import EncodingObservation, ThreatModel
+from instahide.attacks.budget import Budget
 from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
 from instahide.attacks.reconstruction.pair_encoder.features import edges_of_square
 from instahide.attacks.reconstruction.pair_encoder.selection import default_features

@@ -40,7 +40,6 @@ from instahide.attacks.averaging import Averaging, AveragingAbsolute
 from instahide.attacks.base import (
     AssignedImages,
     Attack,
-    Budget,
     EncodingObservation,
     Finding,
     Progress,
@@ -48,6 +47,7 @@ from instahide.attacks.base import (
     ThreatModel,
     no_progress,
 )
+from instahide.attacks.budget import Budget
 from instahide.attacks.demixing import Demixing
 from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
 from instahide.audit.ground_truth import GroundTruth, observe

@@ -25,7 +25,8 @@ from experiments import markdown
 from experiments.command_line import parsed
 from experiments.records import add, keys_in, rows_of, surroundings
 from instahide import EncodedLoader, Encoder, ImageTable, Scheme, open_pool, open_split
-from instahide.attacks.base import Budget, ThreatModel
+from instahide.attacks.base import ThreatModel
+from instahide.attacks.budget import Budget
 from instahide.attacks.membership import LikelihoodRatio, LossThreshold
 from instahide.attacks.shadow_models import Train
 from instahide.audit.ground_truth import observe

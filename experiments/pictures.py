@@ -22,12 +22,12 @@ from experiments.photographs import scikit_image, scikit_image_classes
 from instahide.attacks.averaging import Averaging, AveragingAbsolute
 from instahide.attacks.base import (
     Attack,
-    Budget,
     EncodingObservation,
     RecoveredImages,
     ThreatModel,
     no_progress,
 )
+from instahide.attacks.budget import Budget
 from instahide.audit.ground_truth import GroundTruth, observe
 from instahide.cli.show import ShowOptions, draw_picture
 from instahide.data import ImageTable

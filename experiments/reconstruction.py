@@ -42,7 +42,7 @@ from torch import nn
 from experiments.command_line import parsed
 from experiments.photographs import patches, victim
 from experiments.records import add, keys_in, rows_of, surroundings
-from instahide.attacks.base import AssignedImages, Budget, EncodingObservation, ThreatModel
+from instahide.attacks.base import AssignedImages, EncodingObservation, ThreatModel
 from instahide.attacks.baselines.all_pairs import all_pairs
 from instahide.attacks.baselines.carlini import (
     attack_as_published,
@@ -55,6 +55,7 @@ from instahide.attacks.baselines.fusion_denoising import (
     learnt_denoiser,
     recover_by_fusion,
 )
+from instahide.attacks.budget import Budget
 from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
 from instahide.attacks.reconstruction.pair_encoder.features import edges_of_square
 from instahide.attacks.reconstruction.pair_encoder.network import shipped_encoder

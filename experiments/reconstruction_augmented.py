@@ -25,7 +25,8 @@ from experiments.reconstruction import SCHEME, ceiling_figures, public_images, s
 from experiments.reconstruction_kinds import MEASURES as OF_KINDS
 from experiments.records import add, mean_by, missing, rows_of, surroundings
 from experiments.victims import KINDS, private_images
-from instahide.attacks.base import Budget, ThreatModel, require
+from instahide.attacks.base import ThreatModel, require
+from instahide.attacks.budget import Budget
 from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
 from instahide.audit.ground_truth import observe
 from instahide.audit.scoring.reconstruction import score_reconstruction

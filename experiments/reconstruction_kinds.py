@@ -36,7 +36,8 @@ from experiments.reconstruction import (
 )
 from experiments.records import add, mean_by, missing, rows_of, surroundings
 from experiments.victims import KINDS, private_images
-from instahide.attacks.base import Budget, require
+from instahide.attacks.base import require
+from instahide.attacks.budget import Budget
 from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
 from instahide.attacks.reconstruction.state import FILE
 from instahide.audit.scoring.reconstruction import score_reconstruction

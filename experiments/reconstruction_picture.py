@@ -20,7 +20,8 @@ from experiments.command_line import parsed
 from experiments.reconstruction import PUBLIC, Victim, say
 from experiments.records import add, surroundings
 from experiments.victims import private_images
-from instahide.attacks.base import Budget, require
+from instahide.attacks.base import require
+from instahide.attacks.budget import Budget
 from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
 from instahide.audit.scoring.reconstruction import ReconstructionScore, score_reconstruction
 

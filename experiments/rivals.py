@@ -35,7 +35,8 @@ from experiments.command_line import parsed
 from experiments.encoders import BLOCKS, EPOCHS, PRIVATE, chosen, photographs
 from experiments.records import add, missing, rows_of, surroundings
 from instahide import open_split
-from instahide.attacks.base import Budget, LocalTraining, no_progress
+from instahide.attacks.base import LocalTraining, no_progress
+from instahide.attacks.budget import Budget
 from instahide.attacks.gradients.inverting import InvertingGradients
 from instahide.audit.client_update import observe_update
 from instahide.audit.scoring.scores import score

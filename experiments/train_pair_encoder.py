@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from experiments.command_line import parsed
 from experiments.photographs import grey, patches
-from instahide.attacks.base import Budget
+from instahide.attacks.budget import Budget
 from instahide.attacks.reconstruction.pair_encoder.features import magnitudes
 from instahide.attacks.reconstruction.pair_encoder.network import (
     PairEncoder,

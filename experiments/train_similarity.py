@@ -24,7 +24,7 @@ from experiments.command_line import parsed
 from experiments.photographs import grey, patches
 from experiments.reconstruction import PUBLIC, sharing
 from experiments.train_pair_encoder import PATCHES, Saving
-from instahide.attacks.base import Budget, ThreatModel
+from instahide.attacks.base import ThreatModel
 from instahide.attacks.baselines.similarity_network import (
     BATCH,
     DEPTH,
@@ -35,6 +35,7 @@ from instahide.attacks.baselines.similarity_network import (
     similarities,
     train_similarity,
 )
+from instahide.attacks.budget import Budget
 from instahide.attacks.reconstruction.pair_encoder.network import shipped_encoder
 from instahide.audit.challenge.facts import COPIES
 from instahide.audit.ground_truth import observe

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from instahide.attacks.base import Budget
+from instahide.attacks.budget import Budget
 from instahide.data import ImageTable
 
 SIDE = 12

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from instahide.attacks.averaging import Averaging, AveragingAbsolute
-from instahide.attacks.base import Budget, ThreatModel, no_progress
+from instahide.attacks.base import ThreatModel, no_progress
+from instahide.attacks.budget import Budget
 from instahide.audit.ground_truth import observe
 from instahide.audit.scoring.scores import Score, score
 from instahide.data import ImageTable

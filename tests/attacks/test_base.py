@@ -13,7 +13,6 @@ from torch import nn
 
 from instahide.attacks.base import (
     Attack,
-    Budget,
     EncodingObservation,
     Finding,
     LocalTraining,
@@ -21,6 +20,7 @@ from instahide.attacks.base import (
     Update,
     UpdateObservation,
 )
+from instahide.attacks.budget import Budget
 from instahide.attacks.refusal import refusal
 from instahide.attacks.registry import GROUP, attack_named, registered
 from instahide.encryption.scheme import Scheme

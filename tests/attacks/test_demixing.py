@@ -8,13 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from instahide.attacks.base import (
-    Budget,
-    EncodingObservation,
-    RecoveredImages,
-    ThreatModel,
-    no_progress,
-)
+from instahide.attacks.base import EncodingObservation, RecoveredImages, ThreatModel, no_progress
+from instahide.attacks.budget import Budget
 from instahide.attacks.demixing import Demixing
 from instahide.attacks.shadow_encodings import shadow_batches
 from instahide.audit.ground_truth import GroundTruth, observe

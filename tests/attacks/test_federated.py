@@ -11,13 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from instahide.attacks.base import (
-    Budget,
-    LocalTraining,
-    Progress,
-    UpdateObservation,
-    no_progress,
-)
+from instahide.attacks.base import LocalTraining, Progress, UpdateObservation, no_progress
+from instahide.attacks.budget import Budget
 from instahide.attacks.federated.attack import FederatedAttack
 from instahide.attacks.federated.observation import FederatedObservation, InvertedRounds
 from instahide.attacks.gradients.dense_layer import DenseLayer

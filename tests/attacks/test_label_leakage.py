@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from instahide.attacks.base import Budget, ThreatModel, no_progress
+from instahide.attacks.base import ThreatModel, no_progress
+from instahide.attacks.budget import Budget
 from instahide.attacks.label_leakage import LabelLeakage
 from instahide.audit.ground_truth import observe
 from instahide.audit.scoring.scores import score

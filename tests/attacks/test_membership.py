@@ -9,13 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from instahide.attacks.base import (
-    Budget,
-    MembershipScores,
-    NetworkObservation,
-    ThreatModel,
-    no_progress,
-)
+from instahide.attacks.base import MembershipScores, NetworkObservation, ThreatModel, no_progress
+from instahide.attacks.budget import Budget
 from instahide.attacks.membership import (
     LikelihoodRatio,
     LossThreshold,

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from instahide.attacks.base import Budget, EncodingObservation, ThreatModel, no_progress
+from instahide.attacks.base import EncodingObservation, ThreatModel, no_progress
+from instahide.attacks.budget import Budget
 from instahide.attacks.public_search import PublicSearch, PublicSearchAbsolute, search
 from instahide.attacks.whitening import Pool
 from instahide.audit.ground_truth import GroundTruth, observe

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from instahide.attacks import sandbox
-from instahide.attacks.base import Budget, EncodingObservation, Finding, ThreatModel
+from instahide.attacks.base import EncodingObservation, Finding, ThreatModel
+from instahide.attacks.budget import Budget
 from instahide.attacks.sandbox import IsolatedRunner
 from instahide.audit.ground_truth import GroundTruth, observe
 from instahide.data import ImageTable

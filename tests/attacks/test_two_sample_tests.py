@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from instahide.attacks.base import Budget, ThreatModel, no_progress
+from instahide.attacks.base import ThreatModel, no_progress
+from instahide.attacks.budget import Budget
 from instahide.attacks.two_sample_tests import StatisticalTests, _pairs, distances_test, values_test
 from instahide.audit.ground_truth import observe
 from instahide.data import ImageTable

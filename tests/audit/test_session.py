@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from instahide.attacks.base import Budget, no_progress
+from instahide.attacks.base import no_progress
+from instahide.attacks.budget import Budget
 from instahide.attacks.gradients.inverting import InvertingStatistics
 from instahide.attacks.registry import registered
 from instahide.attacks.sandbox import IsolatedRunner

@@ -14,7 +14,6 @@ from instahide.app.html import Panel, heading, paragraph, pictures
 from instahide.attacks.averaging import Averaging, AveragingAbsolute
 from instahide.attacks.base import (
     Attack,
-    Budget,
     EncodingObservation,
     Finding,
     PublicMatches,
@@ -23,6 +22,7 @@ from instahide.attacks.base import (
     no_progress,
     require,
 )
+from instahide.attacks.budget import Budget
 from instahide.attacks.public_search import PublicSearch, PublicSearchAbsolute
 from instahide.audit.ground_truth import GroundTruth, observe
 from instahide.audit.report.summary import LIMITS

@@ -14,13 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from instahide.attacks.base import (
-    Budget,
-    EncodingObservation,
-    Progress,
-    RecoveredImages,
-    require,
-)
+from instahide.attacks.base import EncodingObservation, Progress, RecoveredImages, require
+from instahide.attacks.budget import Budget
 
 
 class Averaging:

@@ -13,8 +13,7 @@ from typing import ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-# The name is public here too.
-from instahide.attacks.budget import Budget as Budget
+from instahide.attacks.budget import Budget
 from instahide.data import ImageTable
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.encoders.base import InstanceEncoder

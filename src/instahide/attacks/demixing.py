@@ -24,13 +24,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from instahide.attacks.base import (
-    Budget,
-    EncodingObservation,
-    Progress,
-    RecoveredImages,
-    require,
-)
+from instahide.attacks.base import EncodingObservation, Progress, RecoveredImages, require
+from instahide.attacks.budget import Budget
 from instahide.attacks.reconstruction.recovery.sign_network import (
     COLOURS,
     predicted_signs,

@@ -10,13 +10,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from instahide.attacks.base import (
-    Budget,
-    ClassCoefficients,
-    EncodingObservation,
-    Progress,
-    require,
-)
+from instahide.attacks.base import ClassCoefficients, EncodingObservation, Progress, require
+from instahide.attacks.budget import Budget
 from instahide.encryption.scheme import Scheme
 
 

@@ -21,13 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from instahide.attacks.base import (
-    Budget,
-    Finding,
-    MembershipScores,
-    NetworkObservation,
-    Progress,
-)
+from instahide.attacks.base import Finding, MembershipScores, NetworkObservation, Progress
+from instahide.attacks.budget import Budget
 from instahide.attacks.shadow_models import Recipe, Train, train_shadow_model
 from instahide.data import ImageTable
 from instahide.utils.evaluation_mode import evaluation_mode

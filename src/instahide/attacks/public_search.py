@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from instahide.attacks.base import (
-    Budget,
     EncodingObservation,
     Progress,
     PublicMatches,
     RecoveredImages,
     require,
 )
+from instahide.attacks.budget import Budget
 from instahide.attacks.whitening import BLOCK, Pool
 
 #: Values of an image at most, of whose covariance 4 GiB are kept.

@@ -16,7 +16,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Literal, NamedTuple, Self
 
-from instahide.attacks.base import Budget, Finding, Observation, Progress, no_progress
+from instahide.attacks.base import Finding, Observation, Progress, no_progress
+from instahide.attacks.budget import Budget
 from instahide.attacks.refusal import refusal
 from instahide.attacks.registry import attack_named
 

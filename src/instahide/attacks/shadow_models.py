@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.optim import SGD
 from torch.optim.lr_scheduler import OneCycleLR
 
-from instahide.attacks.base import Budget
+from instahide.attacks.budget import Budget
 from instahide.data import ImageTable
 from instahide.encryption.encoder import Encoded, Encoder
 from instahide.encryption.scheme import Scheme

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import inf
 
-from instahide.attacks.base import Budget
+from instahide.attacks.budget import Budget
 
 #: Share of the steps in which the learning rate increases.
 WARM_UP = 0.05

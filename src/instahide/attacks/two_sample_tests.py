@@ -15,13 +15,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.attacks.base import (
-    Budget,
-    EncodingObservation,
-    Finding,
-    Progress,
-    require,
-)
+from instahide.attacks.base import EncodingObservation, Finding, Progress, require
+from instahide.attacks.budget import Budget
 from instahide.utils.optional_deps import requires_extra
 
 #: Largest number of pairs of encodings or images in a test.

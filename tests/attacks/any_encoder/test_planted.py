@@ -14,7 +14,8 @@ from instahide import open_split
 from instahide.attacks.any_encoder.distinguishing import Distinguishing
 from instahide.attacks.any_encoder.inversion import LearnedInversion
 from instahide.attacks.any_encoder.linkage import KnownImageLinkage, Linkage
-from instahide.attacks.base import Budget, EncodingObservation, ThreatModel, no_progress
+from instahide.attacks.base import EncodingObservation, ThreatModel, no_progress
+from instahide.attacks.budget import Budget
 from instahide.attacks.demixing import Demixing
 from instahide.attacks.refusal import refusal
 from instahide.audit.ground_truth import observe, observe_pairs

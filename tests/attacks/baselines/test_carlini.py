@@ -7,13 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from instahide.attacks.base import (
-    AssignedImages,
-    Budget,
-    EncodingObservation,
-    ThreatModel,
-)
+from instahide.attacks.base import AssignedImages, EncodingObservation, ThreatModel
 from instahide.attacks.baselines import carlini, carlini_assignment
+from instahide.attacks.budget import Budget
 from instahide.attacks.reconstruction.recovery.coefficients import weights
 from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme

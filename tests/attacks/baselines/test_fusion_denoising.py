@@ -8,13 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from instahide.attacks.base import (
-    AssignedImages,
-    Budget,
-    EncodingObservation,
-    ThreatModel,
-)
+from instahide.attacks.base import AssignedImages, EncodingObservation, ThreatModel
 from instahide.attacks.baselines import fusion_denoising
+from instahide.attacks.budget import Budget
 from instahide.attacks.reconstruction.pair_encoder.features import magnitudes
 from instahide.attacks.shadow_encodings import ShadowBatch, shadow_batches
 from instahide.data import open_split

@@ -11,7 +11,6 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from instahide.attacks.base import Budget
 from instahide.attacks.baselines.similarity_network import (
     SimilarityNetwork,
     all_similarities,
@@ -20,6 +19,7 @@ from instahide.attacks.baselines.similarity_network import (
     similarities,
     train_similarity,
 )
+from instahide.attacks.budget import Budget
 from instahide.attacks.reconstruction.pair_encoder.features import magnitudes
 from instahide.attacks.reconstruction.pair_encoder.network import PairEncoder, save_encoder
 from instahide.attacks.reconstruction.pair_encoder.training_loop import LearningRate

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from instahide.attacks.base import Budget, LocalTraining, UpdateObservation, no_progress
+from instahide.attacks.base import LocalTraining, UpdateObservation, no_progress
+from instahide.attacks.budget import Budget
 from instahide.attacks.gradients.dense_layer import DenseLayer, first_layer
 from instahide.attacks.gradients.perceptron import perceptron
 from instahide.audit.client_update import observe_update

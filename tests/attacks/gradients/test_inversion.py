@@ -10,12 +10,12 @@ from torch import nn
 
 from instahide.attacks.base import (
     Attack,
-    Budget,
     LocalTraining,
     ThreatModel,
     UpdateObservation,
     no_progress,
 )
+from instahide.attacks.budget import Budget
 from instahide.attacks.gradients.dlg import DeepLeakage
 from instahide.attacks.gradients.inverting import InvertingGradients, InvertingStatistics
 from instahide.attacks.gradients.lenet import lenet

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from instahide.attacks.base import Budget, EncodingObservation, ThreatModel, no_progress
+from instahide.attacks.base import EncodingObservation, ThreatModel, no_progress
+from instahide.attacks.budget import Budget
 from instahide.attacks.reconstruction.attack import ReconstructionAttack
 from instahide.attacks.reconstruction.pair_encoder.features import edges_of_square
 from instahide.audit.ground_truth import GroundTruth, observe

@@ -16,13 +16,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from instahide.attacks.base import (
-    AssignedImages,
-    Budget,
-    EncodingObservation,
-    ThreatModel,
-    no_progress,
-)
+from instahide.attacks.base import AssignedImages, EncodingObservation, ThreatModel, no_progress
+from instahide.attacks.budget import Budget
 from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
 from instahide.attacks.reconstruction.pair_encoder import selection
 from instahide.attacks.reconstruction.pair_encoder.features import edges_of_square

@@ -10,13 +10,8 @@ import pytest
 import torch
 
 from instahide.attacks.averaging import AveragingAbsolute
-from instahide.attacks.base import (
-    AssignedImages,
-    Budget,
-    EncodingObservation,
-    ThreatModel,
-    no_progress,
-)
+from instahide.attacks.base import AssignedImages, EncodingObservation, ThreatModel, no_progress
+from instahide.attacks.budget import Budget
 from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
 from instahide.attacks.reconstruction.mirrored import (
     merge_mirror_images,

@@ -11,13 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from instahide.attacks.base import (
-    AssignedImages,
-    Budget,
-    EncodingObservation,
-    ThreatModel,
-    no_progress,
-)
+from instahide.attacks.base import AssignedImages, EncodingObservation, ThreatModel, no_progress
+from instahide.attacks.budget import Budget
 from instahide.attacks.reconstruction import state as kept
 from instahide.attacks.reconstruction.attack import ReconstructionAttack
 from instahide.attacks.reconstruction.pair_encoder import selection

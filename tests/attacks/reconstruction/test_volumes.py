@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from instahide.attacks.base import Budget, EncodingObservation, ThreatModel, no_progress
+from instahide.attacks.base import EncodingObservation, ThreatModel, no_progress
+from instahide.attacks.budget import Budget
 from instahide.attacks.reconstruction.attack import ReconstructionAttack
 from instahide.attacks.reconstruction.volumes import as_slices, as_volumes
 from instahide.audit.ground_truth import GroundTruth, observe

@@ -8,13 +8,8 @@ import torch
 from torch import Tensor
 
 from experiments.attacks import authors_routine
-from instahide.attacks.base import (
-    Budget,
-    EncodingObservation,
-    PredictedMasks,
-    ThreatModel,
-    no_progress,
-)
+from instahide.attacks.base import EncodingObservation, PredictedMasks, ThreatModel, no_progress
+from instahide.attacks.budget import Budget
 from instahide.attacks.weak_rng import seed_search
 from instahide.attacks.weak_rng.attack import MersenneTwisterAttack, SeedSearch
 from instahide.attacks.weak_rng.mt19937 import ENOUGH, recover_state

@@ -186,6 +186,15 @@ def test_other_encoders_are_measured_repeated_and_attacked_thoroughly(tmp_path: 
     assert [s.candidate for s in again.settings()] == [s.candidate for s in made.settings()]
 
 
+def test_what_another_process_measured_meanwhile_is_not_measured_again(tmp_path: Path) -> None:
+    waiting, bench = search(tmp_path / "out", 600.0)
+    other, _ = search(tmp_path / "out", 600.0)
+    other.run(Silent())
+    waiting.run(Silent())
+    assert bench.jobs == []
+    assert len(waiting.settings()) == len(other.settings()) > 0
+
+
 def test_another_search_is_not_continued(tmp_path: Path) -> None:
     Journal.open(tmp_path / "out", IDENTITY)
     with pytest.raises(InstaHideError, match="images differ"):

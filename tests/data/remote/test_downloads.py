@@ -6,6 +6,10 @@ import gzip
 import secrets
 import shutil
 import struct
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
@@ -214,6 +218,26 @@ def test_a_disk_without_room_is_named_beforehand(url, tmp_path, monkeypatch, cac
 def test_nothing_there_is_named(url):
     with pytest.raises(InstaHideError, match=f"There is no {url}/gone.npz"):
         open_images(f"{url}/gone.npz")
+
+
+@pytest.fixture
+def web_server(tmp_path: Path) -> Iterator[str]:
+    """The address of a server of ``tmp_path``, which lists folders as web pages."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_web_server_gives_files_and_no_folders(web_server, tmp_path, class_folders):
+    write_set(tmp_path / "a.npz")
+    assert len(open_images(f"{web_server}/a.npz")) == len(PIXELS)
+    for name in (class_folders.name, f"{class_folders.name}/", "gone"):
+        with pytest.raises(InstaHideError, match=r"There is no file of a stated length.*over HTTP"):
+            open_images(f"{web_server}/{name}")
 
 
 def test_a_bar_is_shown_where_much_is_fetched(url, tmp_path, monkeypatch, capsys):

@@ -15,7 +15,8 @@ from instahide.attacks.any_encoder.linkage import LEAST_SHADOW
 from instahide.attacks.any_encoder.observation import Guesses, PairObservation
 from instahide.attacks.any_encoder.towers import vectors_of
 from instahide.attacks.any_encoder.training import trained_matcher
-from instahide.attacks.base import Budget, Progress
+from instahide.attacks.base import Progress
+from instahide.attacks.budget import Budget
 from instahide.attacks.shadow_encodings import missing_shadow
 
 

@@ -17,13 +17,8 @@ from torch.nn import functional as F
 from instahide.attacks.any_encoder.own_encodings import OwnBatch
 from instahide.attacks.any_encoder.towers import BLOCK
 from instahide.attacks.any_encoder.training import train_on_own_encodings
-from instahide.attacks.base import (
-    Budget,
-    EncodingObservation,
-    Progress,
-    RecoveredImages,
-    require,
-)
+from instahide.attacks.base import EncodingObservation, Progress, RecoveredImages, require
+from instahide.attacks.budget import Budget
 from instahide.attacks.shadow_encodings import missing_shadow
 from instahide.attacks.unet import UNet
 

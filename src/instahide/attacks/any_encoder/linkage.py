@@ -17,7 +17,8 @@ import torch
 from instahide.attacks.any_encoder.observation import LinkageScores, MatchScores
 from instahide.attacks.any_encoder.towers import vectors_of
 from instahide.attacks.any_encoder.training import trained_linker, trained_matcher
-from instahide.attacks.base import Budget, EncodingObservation, Progress, require
+from instahide.attacks.base import EncodingObservation, Progress, require
+from instahide.attacks.budget import Budget
 from instahide.attacks.shadow_encodings import missing_shadow
 
 #: Largest number of encodings that are compared with each other.

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from instahide.attacks.any_encoder.observation import PairObservation
 from instahide.attacks.any_encoder.own_encodings import OwnBatch, own_batches
 from instahide.attacks.any_encoder.towers import Matcher
-from instahide.attacks.base import Budget, EncodingObservation, Progress, require
+from instahide.attacks.base import EncodingObservation, Progress, require
+from instahide.attacks.budget import Budget
 from instahide.attacks.training_clock import TrainingClock
 
 #: Adam's highest learning rate.

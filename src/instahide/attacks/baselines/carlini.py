@@ -20,15 +20,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from instahide.attacks.base import (
-    AssignedImages,
-    Budget,
-    EncodingObservation,
-    Progress,
-    require,
-)
+from instahide.attacks.base import AssignedImages, EncodingObservation, Progress, require
 from instahide.attacks.baselines.all_pairs import all_pairs
 from instahide.attacks.baselines.carlini_assignment import assign_as_published
+from instahide.attacks.budget import Budget
 from instahide.attacks.reconstruction.pair_encoder.selection import default_features
 from instahide.attacks.reconstruction.recovery.coefficients import from_labels, weights
 from instahide.attacks.reconstruction.recovery.sparse_mixing import SparseMixing

@@ -23,12 +23,12 @@ from torch.nn import functional as F
 
 from instahide.attacks.base import (
     AssignedImages,
-    Budget,
     EncodingObservation,
     Progress,
     no_progress,
     require,
 )
+from instahide.attacks.budget import Budget
 from instahide.attacks.reconstruction.attack import ReconstructionAttack
 from instahide.attacks.reconstruction.pair_encoder.features import magnitudes
 from instahide.attacks.reconstruction.recovery.coefficients import weights

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from instahide.attacks.base import Budget, Progress, no_progress
+from instahide.attacks.base import Progress, no_progress
+from instahide.attacks.budget import Budget
 from instahide.attacks.reconstruction.pair_encoder.features import magnitudes
 from instahide.attacks.reconstruction.pair_encoder.network_file import load_network, save_network
 from instahide.attacks.reconstruction.pair_encoder.training_loop import LearningRate, train_steps

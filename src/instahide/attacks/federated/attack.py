@@ -17,7 +17,6 @@ from torch import Tensor
 
 from instahide.attacks.attack_file import REMEDY, read_attack_file, write_attack_file
 from instahide.attacks.base import (
-    Budget,
     EncodingObservation,
     InvertedUpdate,
     Progress,
@@ -25,6 +24,7 @@ from instahide.attacks.base import (
     UpdateObservation,
     no_progress,
 )
+from instahide.attacks.budget import Budget
 from instahide.attacks.federated.observation import FederatedObservation, InvertedRounds
 from instahide.attacks.gradients.dense_layer import DenseLayer
 from instahide.attacks.gradients.dlg import DeepLeakage

@@ -22,13 +22,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from instahide.attacks.base import (
-    Budget,
-    InvertedUpdate,
-    Progress,
-    UpdateObservation,
-    require,
-)
+from instahide.attacks.base import InvertedUpdate, Progress, UpdateObservation, require
+from instahide.attacks.budget import Budget
 from instahide.attacks.gradients.labels import labels_of_dense
 from instahide.attacks.gradients.problem import Problem, inapplicable
 

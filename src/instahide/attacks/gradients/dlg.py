@@ -14,12 +14,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from instahide.attacks.base import (
-    Budget,
-    InvertedUpdate,
-    Progress,
-    UpdateObservation,
-)
+from instahide.attacks.base import InvertedUpdate, Progress, UpdateObservation
+from instahide.attacks.budget import Budget
 from instahide.attacks.gradients.problem import Problem, inapplicable
 from instahide.attacks.gradients.replay import squared_distance
 

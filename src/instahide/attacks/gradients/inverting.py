@@ -18,12 +18,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from instahide.attacks.base import (
-    Budget,
-    InvertedUpdate,
-    Progress,
-    UpdateObservation,
-)
+from instahide.attacks.base import InvertedUpdate, Progress, UpdateObservation
+from instahide.attacks.budget import Budget
 from instahide.attacks.gradients.labels import last_bias, recovered_labels
 from instahide.attacks.gradients.priors import (
     FeatureStatistics,

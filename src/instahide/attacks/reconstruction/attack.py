@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import torch
 
-from instahide.attacks.base import AssignedImages, Budget, EncodingObservation, Progress
+from instahide.attacks.base import AssignedImages, EncodingObservation, Progress
+from instahide.attacks.budget import Budget
 from instahide.attacks.reconstruction.cropped.run import CroppedRun
 from instahide.attacks.reconstruction.mirrored import (
     merge_mirror_images,

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from instahide.attacks.base import AssignedImages, Budget, EncodingObservation, Progress, require
+from instahide.attacks.base import AssignedImages, EncodingObservation, Progress, require
+from instahide.attacks.budget import Budget
 from instahide.attacks.reconstruction.assignment import (
     Classes,
     assign_by_features,

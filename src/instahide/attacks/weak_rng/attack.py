@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 
 from instahide.attacks.base import (
-    Budget,
     EncodingObservation,
     Finding,
     PredictedMasks,
@@ -25,6 +24,7 @@ from instahide.attacks.base import (
     RecoveredImages,
     require,
 )
+from instahide.attacks.budget import Budget
 from instahide.attacks.weak_rng.mt19937 import ENOUGH, GeneratorState, recover_state
 from instahide.attacks.weak_rng.seed_search import Generator, candidates, normals
 

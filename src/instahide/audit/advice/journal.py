@@ -66,8 +66,18 @@ class Journal:
                 f"{folder} holds something else than this search{what}.",
                 "Choose another folder with `out=`, or repeat the search as it was started.",
             )
-        files = sorted((folder / MEASUREMENTS).glob(_FILES))
-        return cls(folder, [_read(file) for file in files])
+        opened = cls(folder)
+        opened.read()
+        return opened
+
+    def read(self) -> None:
+        """Read all measurements again; another process may have added some.
+
+        Raises:
+            DamagedFileError: a measurement is damaged.
+        """
+        files = sorted((self.folder / MEASUREMENTS).glob(_FILES))
+        self.measurements[:] = [_read(file) for file in files]
 
     def add(self, measurement: Measurement) -> None:
         """Write a measurement.

@@ -68,8 +68,10 @@ class Search:
         Raises:
             InstaHideError: another process searches in this folder.
         """
-        began, earlier = self.clock(), self.journal.seconds
         with only_process(self.journal.folder), IsolatedRunner() as attacker:
+            # A search that has just ended may have added some since this journal was opened.
+            self.journal.read()
+            began, earlier = self.clock(), self.journal.seconds
             while job := self._next(earlier + self.clock() - began):
                 spent = earlier + self.clock() - began
                 watcher.begins(job, min(1.0, spent / self.budget))

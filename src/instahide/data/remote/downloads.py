@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from instahide.data.cache import cache_folder, digest
-from instahide.data.remote.urls import Entry, Remote, is_url, local_path
-from instahide.errors import DataError, InstaHideError
+from instahide.data.remote.urls import Entry, Remote, is_url, local_path, missing
+from instahide.errors import InstaHideError
 from instahide.utils.atomic_write import write_json
 from instahide.utils.parallel import parallel_map
 from instahide.utils.progress import progress_hidden
@@ -82,7 +82,7 @@ def _files_to_download(
         return found
     whole = remote.entry()
     if whole is None:
-        raise DataError(f"There is no {remote.url}.", "Check the bucket and the path.")
+        raise missing(remote.url)
     others = {name: remote.sibling(name) for name in companions(remote.name)}
     return {name: entry for name, entry in others.items() if entry} | {remote.name: whole}
 

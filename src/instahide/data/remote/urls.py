@@ -129,7 +129,9 @@ class Remote:
                 facts = self.filesystem.info(path)
             except FileNotFoundError:
                 return None
-        return _entry(facts) if facts["type"] == "file" else None
+        # A web server's answer to the address of a folder is a page, often of no stated length.
+        is_page = facts.get("mimetype") == "text/html" or facts["size"] is None
+        return _entry(facts) if facts["type"] == "file" and not is_page else None
 
     def sibling(self, name: str) -> Entry | None:
         """The file ``name`` in the folder of this file; None if there is none."""
@@ -152,6 +154,9 @@ class Remote:
         Raises:
             InstaHideError: a file has a name that leaves the folder or is invalid here.
         """
+        if _is_web(self.url):
+            # Links of a web page are no list of the files in a folder.
+            return {}
         with connection_errors(self.url):
             self.filesystem.invalidate_cache()
             # For a path that is a file, some file systems return the file itself without
@@ -191,6 +196,21 @@ class Remote:
                 yield name, _entry(facts)
 
 
+def _is_web(url: str) -> bool:
+    return url.startswith(("http:", "https:"))
+
+
+def missing(url: str) -> DataError:
+    """The error of a ``url`` at which no file was found."""
+    if _is_web(url):
+        return DataError(
+            f"There is no file of a stated length at {url}.",
+            "Check the address and the network. Folders cannot be listed over HTTP: name a file in "
+            "them, or copy them to this machine.",
+        )
+    return DataError(f"There is no {url}.", "Check the bucket and the path.")
+
+
 @contextmanager
 def connection_errors(url: str) -> Iterator[None]:
     """Convert errors of requests to ``url`` to `InstaHideError`.
@@ -207,7 +227,7 @@ def connection_errors(url: str) -> Iterator[None]:
             "Install it with `pip install 'instahide[s3]'`." if s3 else "Install it with pip.",
         ) from error
     except FileNotFoundError as error:
-        raise DataError(f"There is no {url}.", "Check the bucket and the path.") from error
+        raise missing(url) from error
     except InstaHideError:
         raise
     except Exception as error:  # every service has its own errors

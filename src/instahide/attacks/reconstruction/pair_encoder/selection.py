@@ -7,11 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from instahide.attacks.base import (
-    Budget,
-    EncodingObservation,
-    Progress,
-)
+from instahide.attacks.base import EncodingObservation, Progress
+from instahide.attacks.budget import Budget
 from instahide.attacks.reconstruction.pair_encoder.compression import compressed
 from instahide.attacks.reconstruction.pair_encoder.features import (
     magnitudes,

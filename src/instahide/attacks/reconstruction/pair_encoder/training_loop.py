@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from instahide.attacks.base import Budget, Progress
+from instahide.attacks.base import Progress
+from instahide.attacks.budget import Budget
 
 #: Number of recent steps in the mean loss.
 RECENT = 50
