@@ -43,7 +43,7 @@ def begun(folder: Path, data: str, **changes: object) -> TrainSettings:
     return run
 
 
-INSIDE = {"scheme": "inside", "k": 2, "queries": 0}
+INSIDE: dict[str, object] = {"scheme": "inside", "k": 2, "queries": 0}
 
 
 @pytest.mark.parametrize("method", [INSIDE, {"scheme": "plain"}, INSIDE | {"copies": 1}])
@@ -69,6 +69,28 @@ def test_other_images_or_labels_of_equal_number_are_refused(
     with pytest.raises(InstaHideError, match="other images, labels or encodings"):
         start(run, tmp_path / "run", resume=True)
     write_images(tmp_path / "images.npz")
+    assert len(start(run, tmp_path / "run", resume=True).history) == 2
+
+
+@pytest.mark.parametrize("training", ["images", "encodings"])
+def test_other_test_images_are_refused(
+    training: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Accuracies of one history would be of different images."""
+    monkeypatch.setenv("INSTAHIDE_LEDGER", str(tmp_path / "ledger"))
+    write_images(tmp_path / "images.npz")
+    write_images(tmp_path / "test.npz", x=lambda x: x[::-1])
+    data, method = str(tmp_path / "images.npz"), INSIDE
+    if training == "encodings":
+        options = ["--scheme", "inside", "--k", "2", "--out", str(tmp_path / "encoded")]
+        done = CliRunner().invoke(app, ["encrypt", data, *options])
+        assert done.exit_code == 0, done.output
+        data, method = str(tmp_path / "encoded"), {}
+    run = begun(tmp_path, data, test=str(tmp_path / "test.npz"), **method)
+    write_images(tmp_path / "test.npz")
+    with pytest.raises(InstaHideError, match="with other test images"):
+        start(run, tmp_path / "run", resume=True)
+    write_images(tmp_path / "test.npz", x=lambda x: x[::-1])
     assert len(start(run, tmp_path / "run", resume=True).history) == 2
 
 

@@ -240,8 +240,8 @@ class Trainer:
         found = self.processes.gather(self.material.fingerprints(salt))
         if begun and found != begun:
             raise InstaHideError(
-                "The run was started on other images, labels or encodings, with another ledger, or "
-                "by more or fewer processes.",
+                "The run was started on other images, labels or encodings, with other test images "
+                "or another ledger, or by more or fewer processes.",
                 "Resume it as it was started, or choose another `out=`.",
             )
         if folder is not None and not begun:

@@ -27,6 +27,7 @@ from instahide.training.data.compatibility import (
     require_same_masking,
     warn_of_differences,
 )
+from instahide.training.data.fingerprint import fingerprint
 from instahide.training.data.pooled_loader import PooledLoader, folder_batches, own_encodings
 from instahide.training.data.target_scale import UNSCALED, TargetScale, scale_of_parts
 from instahide.training.distributed.processes import ALONE, Processes
@@ -163,11 +164,17 @@ class PooledData:
         """Nothing: there are no images to calibrate with."""
 
     def fingerprints(self, salt: str) -> list[str]:
-        """A hash of the encodings."""
+        """A hash of the encodings, and of the test images or test encodings."""
+        folders = self.folders
+        images = []
+        if isinstance(self.test, EncodedFolder):
+            folders += (self.test,)
+        elif self.test is not None:
+            images.append(self.test)
         digest = hashlib.blake2b(key=bytes.fromhex(salt), digest_size=32)
-        for folder in self.folders:
+        for folder in folders:
             digest.update(folder.manifest.to_json())
-        return [digest.hexdigest()]
+        return [digest.hexdigest(), fingerprint(salt, images)]
 
     def close(self) -> None:
         """Do nothing: folders need no cleanup."""

@@ -197,11 +197,15 @@ class PrivateData:
         return found, labels
 
     def fingerprints(self, salt: str) -> list[str]:
-        """Hashes of the images of this process; of its held-out ones, and the ledger of both."""
+        """Hashes of this process's images, its held-out ones with the ledger, its test images."""
         exposure = self.encoder.exposure
         ledger = exposure.identity if isinstance(exposure, LedgerAccount) else b""
         held_out = [] if self.held_out is None else [self.held_out]
-        return [fingerprint(salt, [self.split.train]), fingerprint(salt, held_out, ledger)]
+        return [
+            fingerprint(salt, [self.split.train]),
+            fingerprint(salt, held_out, ledger),
+            fingerprint(salt, [self.split.test]),
+        ]
 
     def close(self) -> None:
         """Compact the account in the ledger."""
