@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import math
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +20,7 @@ from instahide.audit.challenge.submission import SubmissionFacts
 from instahide.errors import DamagedFileError, DataError, failure_reason
 from instahide.utils.atomic_write import atomic_write, read_regular
 from instahide.utils.csv_text import csv_text
+from instahide.utils.folder_lock import one_process_at_a_time
 from instahide.utils.number_text import plain_float
 
 #: Largest size of a leaderboard in bytes.
@@ -119,7 +117,8 @@ def enter(leaderboard: Path, added: Entry, *, baseline: bool = False) -> None:
     if not baseline:
         require_other_attack(added.attack)
         require_other_author(added.author)
-    with _locked(leaderboard):
+    leaderboard.parent.mkdir(parents=True, exist_ok=True)
+    with one_process_at_a_time(leaderboard.parent):
         before = entries_of(leaderboard, added.challenge)
         if any(_is_same(old, added) and old.figures is not None for old in before):
             raise DataError(
@@ -217,15 +216,3 @@ def _csv(entries: Sequence[Entry]) -> str:
             figures = [repr(float(one.figures[name])).removesuffix(".0") for name in FIGURES]
         writer.writerow([*(getattr(one, name) for name in TEXTS), *figures])
     return out.getvalue()
-
-
-@contextmanager
-def _locked(leaderboard: Path) -> Iterator[None]:
-    """One process at a time adds an entry; the folder is locked, so that no file is left."""
-    leaderboard.parent.mkdir(parents=True, exist_ok=True)
-    folder = os.open(leaderboard.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
