@@ -36,7 +36,7 @@ BENCHMARKS := app encode duplicates keys memory loader ledger publish reading ra
 # Where the pages link to: the address of the remote, if it has one on the web.
 REPOSITORY_URL ?= $(shell git remote get-url origin 2>/dev/null | sed -nE 's,^https://[^/]*@,https://,; s,^(https://|git@)([^/:]+)[/:](.+)$$,https://\2/\3,; s,\.git$$,,; /^https:/p')
 export REPOSITORY_URL
-TABLES := tables attack_tables reconstruction_tables settings_tables evidence_tables noise_table floor_tables
+TABLES := tables attack_tables reconstruction_tables settings_tables evidence_tables noise_table floor_tables encoders_table advise_table
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test slow test-torchvision test-pythons test-lowest test-hashes lock lint bench tables docs clean

@@ -29,12 +29,3 @@ def test_a_point_is_on_the_front_if_no_other_dominates_it(points: list[Point]) -
     assert len(found) == len(wanted)
     exposures = [points[place].exposure for place in found]
     assert exposures == sorted(exposures)
-
-
-@given(POINTS, st.floats(0, 3))
-def test_a_margin_never_lets_more_be_dominated(points: list[Point], margin: float) -> None:
-    for one in points:
-        for other in points:
-            if one.dominates(other, margin):
-                assert one.dominates(other)
-    assert not any(point.dominates(point) for point in points)

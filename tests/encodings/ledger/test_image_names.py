@@ -13,7 +13,6 @@ from PIL import Image
 
 from instahide import Encoder, ImageTable, Scheme
 from instahide.data import open_images, sources
-from instahide.data.image_source import keys_of
 from instahide.encodings.ledger.ledger import Ledger
 from instahide.errors import ExposureLimitError
 
@@ -175,14 +174,6 @@ def test_limits_hold_for_the_source(path: Path) -> None:
                 while True:
                     encoder.encode(encoder.permutation())
         assert ledger.account(source).counts.max() == 5
-
-
-def test_keys_say_by_what_an_image_is_known(path: Path) -> None:
-    images = ImageTable.from_arrays(pictures(4).transpose(0, 3, 1, 2), np.arange(4) % 2)
-    small = resized_to(images, 8)
-    with Ledger.open(path) as ledger:
-        ledger.account_of(keys_of(small)).record(np.array([[2]]), np.ones((1, 1), np.float32))
-        assert ledger.account_of(keys_of(images)).counts.tolist() == [0, 0, 1, 0]
 
 
 def resized_to(table: ImageTable, size: int) -> ImageTable:

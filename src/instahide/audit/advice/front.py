@@ -17,17 +17,6 @@ class Point(NamedTuple):
     exposure: float
     drop: float
 
-    def dominates(self, other: Point, margin: float = 0.0) -> bool:
-        """Whether this point is at least as good in both, and better in one.
-
-        Args:
-            other: the other point.
-            margin: points by which the drop must be smaller for more than chance.
-        """
-        exposure, drop = self.exposure, self.drop + margin
-        better = exposure < other.exposure or drop < other.drop
-        return exposure <= other.exposure and drop <= other.drop and better
-
 
 def pareto_front(points: Sequence[Point]) -> list[int]:
     """Places of the ``points`` that no other dominates, those of low exposure first.

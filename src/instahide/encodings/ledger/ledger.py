@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.data import ImageSource, ImageTable
-from instahide.data.duplicates.content_hash import Hashes, merge_ids
+from instahide.data.duplicates.content_hash import merge_ids
 from instahide.data.duplicates.group_hash import Groups, group_hashes
 from instahide.data.duplicates.image_view import image_view
 from instahide.data.image_source import keys_of
@@ -158,23 +158,6 @@ class Ledger:
         if min_mse is not None:
             loss_limit = LossLimit.for_min_mse(min_mse, scheme or Scheme.plain(), images.shape, std)
         return LedgerAccount(self._file, hashes, limit, rate, loss_limit)
-
-    def account_of(
-        self, keys: Hashes, *, limit: int | None = None, rate: float = math.inf
-    ) -> LedgerAccount:
-        """An account for images of which only hashes are known, as of a wrapped data set.
-
-        Args:
-            keys: (N, m, 2) as of `data.image_source.keys_of`: for each image the hash of its
-                picture, and the hashes of its sources if known.
-            limit: as for `account`.
-            rate: mu^2 of a coefficient of 1, see `privacy.mu_squared_rate`; by default encodings
-                count as having no noise.
-
-        Raises:
-            InstaHideError: as for `account`.
-        """
-        return LedgerAccount(self._file, salted_keys(keys, self._file.salt), limit, rate)
 
     def totals(self, images: ImageTable | None = None, *, progress: bool = False) -> Totals:
         """Totals of all images in the ledger, or of the distinct ones among ``images``.

@@ -1,4 +1,4 @@
-"""Untrained features of encodings: edges of |x| or of x^2.
+"""Untrained features of encodings: edges of x^2.
 
 The mask leaves |x| unchanged, and therefore x^2 = (sum of lambda_j x_j)^2. The expectation of x^2
 over the other images is lambda_i^2 x_i^2 plus a constant. Encodings that share an image share its
@@ -27,13 +27,8 @@ def root_mean_square(encodings: Tensor) -> Tensor:
     return (torch.stack(squares).sum() / encodings.numel()).sqrt().to(encodings.dtype)
 
 
-def edges_of_magnitude(encodings: Tensor) -> Tensor:
-    """(n, D) features: the high-pass of |x|."""
-    return standardised(high_pass(magnitudes(encodings)).flatten(1))
-
-
 def edges_of_square(encodings: Tensor) -> Tensor:
-    """(n, D) features: the high-pass of x^2, better than `edges_of_magnitude`."""
+    """(n, D) features: the high-pass of x^2."""
     return standardised(raw_edges_of_square(magnitudes(encodings)))
 
 
