@@ -52,6 +52,8 @@ AIMED_STEPS, LEAST_STEPS = 200, 100
 THOROUGH_STEPS, LEAST_THOROUGH = 2000, 1000
 #: Times that the attack by a network is tried, if it had too few steps.
 TRIES = 2
+#: Seconds of its first run in a process, which compiles code and says nothing of its pace.
+WARM_UP = 1.0
 #: Seconds for the quick attacks, of which `reconstruction` on 100 images with 20 encodings each
 #: takes 40 on one core. One that needs more counts as missing.
 QUICK_SECONDS = 600.0
@@ -260,6 +262,9 @@ class Bench:
             return list(session.done(tasks).values())
 
         results, found = run(quick, QUICK_SECONDS) if quick else [], list[AttackResult]()
+        if learned.attack not in self._pace:
+            run([learned], WARM_UP)
+            session.discard(learned)
         for _ in range(TRIES):
             found = run([learned], self._network_seconds(learned.attack, job.thorough))
             for one in found:
