@@ -17,15 +17,21 @@ ROOT = Path(__file__).resolve().parents[1]
 MEASURED = ROOT / OUT
 PAGE = ROOT / "docs" / "advise.md"
 
+#: What is shown where nothing is recommended.
+VERDICTS = {
+    "none": "no setting that was tried meets both",
+    "unconfirmed": "none: what met both did not in a second or thorough measurement, or time ended",
+}
+
 Row = dict[str, str]
 
 
-def checked(rows: list[Row]) -> list[str]:
+def targets_table(rows: list[Row]) -> list[str]:
     """Return a table of what was advised for each target, and what full runs found."""
     heads = [
-        "targets: exposed, drop", "advice", "exposed, as advised", "recovered by a full audit",
-        "ceiling in the audit", "drop in points, as advised", "drop of a full training", "seeds",
-        "holds",
+        "targets: recovered, drop", "advice", "exposed, in the search",
+        "recovered, in the audit", "ceiling, in the audit", "drop in points, in the search",
+        "drop, in full training", "seeds", "holds",
     ]  # fmt: skip
     targets = dict.fromkeys(Target(row["max_recovered"], row["max_drop"]) for row in rows)
     shown = []
@@ -38,7 +44,7 @@ def checked(rows: list[Row]) -> list[str]:
 
 def _cells(target: Target, mine: list[Row]) -> list[str]:
     if mine[0]["verdict"] != "recommended":
-        return ["no setting meets both", *[""] * 7]
+        return [VERDICTS[mine[0]["verdict"]], *[""] * 7]
     drops, shares = ([float(row[name]) for row in mine] for name in ("drop", "recovered"))
     holds = fmean(drops) <= float(target.max_drop) and fmean(shares) <= float(target.max_recovered)
     return [
@@ -62,14 +68,14 @@ def _mean_and_ends(values: list[float], form: str) -> str:
     return f"{form.format(fmean(values))} ({ends})"
 
 
-def fronts(rows: list[Row]) -> list[str]:
-    """Return a sentence on the number of settings on the front of the first search."""
-    return [f"The search found a front of {rows[0]['front']} settings."]
+def front_size(rows: list[Row]) -> list[str]:
+    """Return a sentence on the front of the search for the first targets."""
+    return [f"The search found a front of {row['front']} settings." for row in rows[:1]]
 
 
 def rewritten(text: str, rows: list[Row]) -> str:
     """Return ``text`` with its measured region updated."""
-    return with_measured(text, markdown.blocks([fronts(rows), checked(rows)]))
+    return with_measured(text, markdown.blocks([front_size(rows), targets_table(rows)]))
 
 
 if __name__ == "__main__":

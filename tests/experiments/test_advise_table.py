@@ -35,4 +35,5 @@ def test_an_answer_holds_if_both_means_are_within_the_targets() -> None:
 
 
 def test_targets_that_nothing_meets_are_shown() -> None:
-    assert "no setting meets both" in shown(row(verdict="none", settings=""))
+    assert "no setting that was tried meets both" in shown(row(verdict="none", settings=""))
+    assert "none: what met both" in shown(row(verdict="unconfirmed", settings=""))

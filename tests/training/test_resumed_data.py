@@ -72,6 +72,24 @@ def test_other_images_or_labels_of_equal_number_are_refused(
     assert len(start(run, tmp_path / "run", resume=True).history) == 2
 
 
+def encrypted(data: Path, out: Path) -> Path:
+    options = ["--scheme", "inside", "--k", "2", "--out", str(out)]
+    done = CliRunner().invoke(app, ["encrypt", str(data), *options])
+    assert done.exit_code == 0, done.output
+    return out
+
+
+def test_other_test_encodings_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSTAHIDE_LEDGER", str(tmp_path / "ledger"))
+    write_images(tmp_path / "images.npz")
+    data, test, other = (encrypted(tmp_path / "images.npz", tmp_path / name) for name in "abc")
+    run = begun(tmp_path, str(data), test=str(test))
+    test.rename(tmp_path / "first")
+    other.rename(test)
+    with pytest.raises(InstaHideError, match="with other test images"):
+        start(run, tmp_path / "run", resume=True)
+
+
 @pytest.mark.parametrize("training", ["images", "encodings"])
 def test_other_test_images_are_refused(
     training: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -82,10 +100,7 @@ def test_other_test_images_are_refused(
     write_images(tmp_path / "test.npz", x=lambda x: x[::-1])
     data, method = str(tmp_path / "images.npz"), INSIDE
     if training == "encodings":
-        options = ["--scheme", "inside", "--k", "2", "--out", str(tmp_path / "encoded")]
-        done = CliRunner().invoke(app, ["encrypt", data, *options])
-        assert done.exit_code == 0, done.output
-        data, method = str(tmp_path / "encoded"), {}
+        data, method = str(encrypted(tmp_path / "images.npz", tmp_path / "encoded")), {}
     run = begun(tmp_path, data, test=str(tmp_path / "test.npz"), **method)
     write_images(tmp_path / "test.npz")
     with pytest.raises(InstaHideError, match="with other test images"):
@@ -125,9 +140,7 @@ def test_other_encodings_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("INSTAHIDE_LEDGER", str(tmp_path / "ledger"))
     write_images(tmp_path / "images.npz")
     for name in ("encoded", "another"):
-        options = ["--scheme", "inside", "--k", "2", "--out", str(tmp_path / name)]
-        done = CliRunner().invoke(app, ["encrypt", str(tmp_path / "images.npz"), *options])
-        assert done.exit_code == 0, done.output
+        encrypted(tmp_path / "images.npz", tmp_path / name)
     run = begun(tmp_path, str(tmp_path / "encoded"))
     (tmp_path / "encoded").rename(tmp_path / "first")
     (tmp_path / "another").rename(tmp_path / "encoded")

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from instahide.cli.main import app
 from instahide.errors import InstaHideError
-from instahide.utils.folder_lock import one_process_at_a_time, only_process
+from instahide.utils.folder_lock import only_process
 from tests.waiting import LIMIT
 
 HOLDS = """
@@ -41,25 +41,6 @@ def test_a_folder_is_refused_until_the_process_that_uses_it_is_killed(tmp_path: 
         assert not list(tmp_path.iterdir())
 
 
-NESTED = """
-import sys
-from pathlib import Path
-from instahide.utils.folder_lock import one_process_at_a_time, only_process
-folder = Path(sys.argv[1])
-with only_process(folder), one_process_at_a_time(folder):
-    print("inside", flush=True)
-with one_process_at_a_time(folder):
-    print("after", flush=True)
-"""
-
-
-def test_a_process_does_not_wait_for_its_own_lock(tmp_path: Path) -> None:
-    """A leaderboard may be in the folder of the submissions that are entered."""
-    command = [sys.executable, "-c", NESTED, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=True)
-    assert done.stdout == "inside\nafter\n"
-
-
 def test_file_systems_without_locks_are_used_without_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,9 +48,7 @@ def test_file_systems_without_locks_are_used_without_one(
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr("fcntl.flock", unsupported)
-    with only_process(tmp_path), only_process(tmp_path), one_process_at_a_time(tmp_path):
-        pass
-    with one_process_at_a_time(tmp_path):
+    with only_process(tmp_path), only_process(tmp_path):
         pass
 
 

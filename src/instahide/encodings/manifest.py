@@ -47,7 +47,8 @@ SHARD_NAME = r"^[0-9a-f]{16}\.safetensors$"
 MOST_BYTES = 1 << 22
 #: Largest number of fields of a JSON object; each invalid field takes memory for its error.
 MOST_FIELDS = 40
-#: Standard deviations of noise beyond which stored values are clipped; about 1 in 10^17 is.
+#: Standard deviations of noise beyond the mixes at which stored values are clipped. The format
+#: fixes this number; fewer than one value in 10^16 is beyond.
 NOISE_DEVIATIONS = 8.572
 #: Largest number of bytes of a shard besides its encodings and labels.
 MOST_OVERHEAD = 1024
@@ -226,7 +227,7 @@ class Manifest(BaseModel):
 
     @property
     def max_abs(self) -> float:
-        """The largest possible magnitude of a value: mixes stay within the range of pixels.
+        """The largest magnitude of a stored value: that of a mix of pixels, and of noise.
 
         Infinite for other encoders than InstaHide, whose values have no known bound.
         """

@@ -158,9 +158,10 @@ class Publication:
         return max_abs(self.images.mean, self.images.std, self.method.noise)
 
     def store(self, store: Store, name: str, encoded: Encoded) -> Shard:
-        """Write a block of encodings as the shard ``name``; clips noise at `max_abs`."""
+        """Write a block of encodings as the shard ``name``; noise is clipped at `max_abs`."""
         if isinstance(self.method, Scheme) and self.method.noise:
-            encoded.images.clamp_(-self.max_abs, self.max_abs)
+            clipped = encoded.images.clamp(-self.max_abs, self.max_abs)
+            encoded = encoded._replace(images=clipped)
         return store_shard(store, name, encoded, self.values, self.max_abs)
 
     def encoder(self, exposure: Exposure, worker: str = "") -> Encoder | TableEncoder:

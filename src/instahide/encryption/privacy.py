@@ -27,7 +27,7 @@ from instahide.utils.optional_deps import requires_extra
 
 #: Default delta.
 DELTA = 1e-5
-#: Smallest delta: noise of finite precision is not exactly normal.
+#: Smallest delta, chosen and not derived: noise of finite precision is not exactly normal.
 LEAST_DELTA = 1e-9
 #: Margin for the rounding of sums of many losses.
 ROUNDING = 1 - 1e-9

@@ -10,13 +10,10 @@ from pathlib import Path
 
 from instahide.errors import InstaHideError
 
-#: Device and inode of the folders that this process has locked with `only_process`.
-_held: set[tuple[int, int]] = set()
-
 
 @contextmanager
 def only_process(folder: Path) -> Generator[None]:
-    """Let no other process that uses this module write to ``folder`` during the block.
+    """Let no other process that uses this function write to ``folder`` during the block.
 
     The lock leaves no file, and ends with the process, however that ends. On file systems that
     cannot lock a folder, such as some network file systems, nothing is locked.
@@ -32,34 +29,11 @@ def only_process(folder: Path) -> Generator[None]:
         ...     print("no other process writes here")
         no other process writes here
     """
-    with _opened(folder) as (opened, identity):
-        with suppress(OSError):
-            lock_or_refuse(opened, folder)
-        _held.add(identity)
-        try:
-            yield
-        finally:
-            _held.discard(identity)
-
-
-@contextmanager
-def one_process_at_a_time(folder: Path) -> Generator[None]:
-    """As `only_process`, but wait for other processes; for a short block, also within the other."""
-    with _opened(folder) as (opened, identity):
-        # A process that waited for its own lock would wait forever.
-        if identity not in _held:
-            with suppress(OSError):
-                fcntl.flock(opened, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def _opened(folder: Path) -> Generator[tuple[int, tuple[int, int]]]:
-    """A descriptor of ``folder``, which holds its lock, and the identity of the folder."""
     opened = os.open(folder, os.O_RDONLY)
     try:
-        status = os.fstat(opened)
-        yield opened, (status.st_dev, status.st_ino)
+        with suppress(OSError):
+            lock_or_refuse(opened, folder)
+        yield
     finally:
         os.close(opened)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from instahide.audit.advice.bench import (
     LEARNED,
     LEARNED_ANY,
     QUICK,
+    WARM_UP,
     Bench,
     Job,
     attacks_on,
@@ -25,6 +26,9 @@ from instahide.audit.advice.bench import (
 from instahide.audit.advice.decision import decide
 from instahide.audit.advice.front import Point
 from instahide.audit.advice.schema import Measurement, Targets
+from instahide.audit.report.schema import AttackResult
+from instahide.audit.schedule import Task
+from instahide.audit.session import Session
 from instahide.training.settings import TrainSettings
 from tests.audit.advice.examples import candidate, measurement, other, setting
 from tests.audit.examples import recovered, result
@@ -155,6 +159,45 @@ def test_the_network_gets_more_time_where_it_was_slow(tmp_path: Path) -> None:
     assert bench._network_seconds(LEARNED, True) == pytest.approx(200.0)
     # The pace of one attack says nothing of another.
     assert bench._network_seconds(LEARNED_ANY, False) == 1.0
+
+
+def test_the_first_run_of_a_network_compiles_code_and_is_discarded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[float] = []
+    kept: dict[Task, AttackResult] = {}
+
+    def run(
+        _: Session, tasks: Sequence[Task], attacks: object, seconds: float, *rest: object
+    ) -> Iterator[AttackResult]:
+        for task in tasks:
+            if task.attack == LEARNED and task not in kept:
+                runs.append(seconds)
+                steps = 2.0 if len(runs) == 1 else 200.0
+                kept[task] = recovered(20, attack=LEARNED, figures={"steps": steps})
+        yield from ()
+
+    def done(_: Session, tasks: Sequence[Task]) -> dict[Task, AttackResult]:
+        return {task: kept[task] for task in tasks if task in kept}
+
+    monkeypatch.setattr(Session, "run", run)
+    monkeypatch.setattr(Session, "done", done)
+    monkeypatch.setattr(Session, "discard", lambda _, task: kept.pop(task))
+    bench = made(tmp_path)
+
+    def attacked(seed: int) -> list[AttackResult]:
+        job = Job(CANDIDATE, seed)
+        return bench._attacked(job, bench.subject(CANDIDATE, seed), None, Silent())  # type: ignore[arg-type]
+
+    assert [one.figures["steps"] for one in attacked(0)] == [200.0]
+    assert runs == [WARM_UP, 1.0]
+    kept.clear()
+    attacked(1)
+    assert len(runs) == 3
+    # What a killed search has measured is kept by one that continues.
+    bench._pace.clear()
+    attacked(1)
+    assert len(runs) == 3
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from instahide.audit.challenge import leaderboard as module
 from instahide.audit.challenge.baseline_names import AUTHOR
 from instahide.audit.challenge.leaderboard import (
     FIGURES,
@@ -26,7 +27,8 @@ from instahide.audit.challenge.leaderboard import (
 )
 from instahide.audit.challenge.score import ChallengeScore
 from instahide.audit.challenge.submission import SubmissionFacts
-from instahide.errors import InstaHideError
+from instahide.errors import DamagedFileError, InstaHideError
+from instahide.utils.folder_lock import only_process
 from tests.audit.challenge.examples import score_of
 from tests.waiting import LIMIT
 
@@ -183,6 +185,53 @@ def test_another_file_is_neither_read_nor_written(tmp_path: Path, content: bytes
     with pytest.raises(InstaHideError, match=r"other\.csv"):
         read_leaderboard(board)
     assert board.read_bytes() == content
+
+
+def test_a_leaderboard_may_be_where_another_process_writes_submissions(tmp_path: Path) -> None:
+    """The attacks whose submissions are entered hold their folder for hours."""
+    program = """
+        from pathlib import Path
+        from instahide.audit.challenge.leaderboard import enter, entry
+        from instahide.audit.challenge.submission import SubmissionFacts
+        facts = SubmissionFacts(challenge="ab" * 32, attack="mine", version="1")
+        enter(Path("board.csv"), entry(facts, None, "x"))
+    """
+    with only_process(tmp_path):
+        command = [sys.executable, "-c", textwrap.dedent(program)]
+        subprocess.run(command, cwd=tmp_path, timeout=LIMIT, check=True)
+    assert [one.attack for one in read_leaderboard(tmp_path / "board.csv")] == ["mine"]
+
+
+def test_what_ends_before_its_entry_leaves_a_leaderboard_without_entries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = tmp_path / "board.csv"
+    facts = SubmissionFacts(challenge="ab" * 32, attack="mine", version="1")
+    with monkeypatch.context() as broken:
+        broken.setattr(module, "atomic_write", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            enter(board, entry(facts, None, "x"))
+    assert [path.name for path in tmp_path.iterdir()] == ["board.csv"]
+    assert read_leaderboard(board) == []
+    enter(board, entry(facts, None, "x"))
+    assert len(read_leaderboard(board)) == 1
+
+
+@pytest.mark.parametrize("what", ["a folder", "no locks"])
+def test_a_leaderboard_that_cannot_be_locked_is_refused(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(*words: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    board = tmp_path / "board.csv"
+    if what == "a folder":
+        board.mkdir()
+    else:
+        monkeypatch.setattr("fcntl.flock", unsupported)
+    facts = SubmissionFacts(challenge="ab" * 32, attack="mine", version="1")
+    with pytest.raises(DamagedFileError, match=r"board\.csv .*(Is a directory|not supported)"):
+        enter(board, entry(facts, None, "x"))
 
 
 @pytest.mark.slow

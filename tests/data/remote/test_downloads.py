@@ -236,7 +236,7 @@ def test_a_web_server_gives_files_and_no_folders(web_server, tmp_path, class_fol
     write_set(tmp_path / "a.npz")
     assert len(open_images(f"{web_server}/a.npz")) == len(PIXELS)
     for name in (class_folders.name, f"{class_folders.name}/", "gone"):
-        with pytest.raises(InstaHideError, match=r"There is no file of a stated length.*over HTTP"):
+        with pytest.raises(InstaHideError, match=r"There is no file at .* web page.*name one file"):
             open_images(f"{web_server}/{name}")
 
 

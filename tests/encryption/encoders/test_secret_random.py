@@ -6,6 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy import stats
 
 from instahide.encryption.encoders.secret_random import SecretRandom
@@ -28,6 +29,27 @@ def test_the_distributions_are_those_stated() -> None:
     signs = random.signs((count,))
     assert set(signs.tolist()) == {-1.0, 1.0}
     assert stats.binomtest(int((signs > 0).sum()), count).pvalue > CHANCE
+
+
+def test_laplace_noise_has_no_largest_value() -> None:
+    """It gives differential privacy with delta = 0, which noise with an end does not."""
+
+    class Last:
+        """Draws the word of the smallest number, ``times`` times, and then that of the largest."""
+
+        def __init__(self, times: int) -> None:
+            self.left = times
+
+        def next_block(self) -> Last:
+            return self
+
+        def words(self, _: object, count: int) -> NDArray[np.uint64]:
+            self.left -= 1
+            return np.full(count, 2**64 - 1 if self.left >= 0 else 0, np.uint64)
+
+    for times in range(1, 6):
+        drawn = SecretRandom(keys=Last(times)).laplace((1,), 2.0)  # type: ignore[arg-type]
+        assert drawn == pytest.approx(2.0 * 64 * times * np.log(2))
 
 
 def test_permutations_are_uniform() -> None:

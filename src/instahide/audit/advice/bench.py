@@ -21,7 +21,7 @@ from instahide.audit.report.schema import AttackResult
 from instahide.audit.report.thresholds import recovered_share, summary
 from instahide.audit.scenarios import scenarios
 from instahide.audit.schedule import Task
-from instahide.audit.session import Session
+from instahide.audit.session import LEAST_SECONDS, Session
 from instahide.audit.target import MOST_IMAGES, AuditTarget
 from instahide.data import ImageTable, Split
 from instahide.encryption.encoders.base import InstanceEncoder
@@ -52,8 +52,8 @@ AIMED_STEPS, LEAST_STEPS = 200, 100
 THOROUGH_STEPS, LEAST_THOROUGH = 2000, 1000
 #: Times that the attack by a network is tried, if it had too few steps.
 TRIES = 2
-#: Seconds of its first run in a process, which compiles code and says nothing of its pace.
-WARM_UP = 1.0
+#: Seconds of its first run, which is discarded: code is compiled in it, so that its steps are slow.
+WARM_UP = 2 * LEAST_SECONDS
 #: Seconds for the quick attacks, of which `reconstruction` on 100 images with 20 encodings each
 #: takes 40 on one core. One that needs more counts as missing.
 QUICK_SECONDS = 600.0
@@ -262,7 +262,7 @@ class Bench:
             return list(session.done(tasks).values())
 
         results, found = run(quick, QUICK_SECONDS) if quick else [], list[AttackResult]()
-        if learned.attack not in self._pace:
+        if learned.attack not in self._pace and learned not in session.done([learned]):
             run([learned], WARM_UP)
             session.discard(learned)
         for _ in range(TRIES):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from instahide.audit.challenge.baseline_names import (
     AUTHOR,
@@ -20,7 +24,6 @@ from instahide.audit.challenge.submission import SubmissionFacts
 from instahide.errors import DamagedFileError, DataError, failure_reason
 from instahide.utils.atomic_write import atomic_write, read_regular
 from instahide.utils.csv_text import csv_text
-from instahide.utils.folder_lock import one_process_at_a_time
 from instahide.utils.number_text import plain_float
 
 #: Largest size of a leaderboard in bytes.
@@ -118,7 +121,7 @@ def enter(leaderboard: Path, added: Entry, *, baseline: bool = False) -> None:
         require_other_attack(added.attack)
         require_other_author(added.author)
     leaderboard.parent.mkdir(parents=True, exist_ok=True)
-    with one_process_at_a_time(leaderboard.parent):
+    with _locked(leaderboard):
         before = entries_of(leaderboard, added.challenge)
         if any(_is_same(old, added) and old.figures is not None for old in before):
             raise DataError(
@@ -216,3 +219,51 @@ def _csv(entries: Sequence[Entry]) -> str:
             figures = [repr(float(one.figures[name])).removesuffix(".0") for name in FIGURES]
         writer.writerow([*(getattr(one, name) for name in TEXTS), *figures])
     return out.getvalue()
+
+
+@contextmanager
+def _locked(leaderboard: Path) -> Iterator[None]:
+    """Let one process or thread at a time change ``leaderboard``; others wait.
+
+    The file itself is locked, so that none is left. Its folder may be in use for longer: by the
+    attacks whose submissions are entered.
+
+    Raises:
+        DamagedFileError: the file cannot be opened or locked.
+    """
+    try:
+        opened = _opened_and_locked(leaderboard)
+    except OSError as error:
+        raise DamagedFileError(
+            f"{leaderboard} cannot be opened or locked ({failure_reason(error)}).",
+            "Name another file, on a disk of this machine.",
+        ) from error
+    try:
+        yield
+    finally:
+        os.close(opened)
+
+
+def _opened_and_locked(leaderboard: Path) -> int:
+    while True:
+        if not leaderboard.exists():
+            _create(leaderboard)
+        opened = os.open(leaderboard, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX)
+            # The process that had the lock has replaced the file, and the lock is of the old one.
+            if os.path.samestat(os.fstat(opened), leaderboard.stat()):
+                return opened
+        except BaseException:
+            os.close(opened)
+            raise
+        os.close(opened)
+
+
+def _create(leaderboard: Path) -> None:
+    """Make a leaderboard without entries, whole or not at all, unless there is one meanwhile."""
+    with NamedTemporaryFile("w", encoding="utf-8", dir=leaderboard.parent) as whole:
+        whole.write(_csv([]))
+        whole.flush()
+        with suppress(FileExistsError):
+            os.link(whole.name, leaderboard)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from instahide.data.cache import cache_folder, digest
-from instahide.data.remote.urls import Entry, Remote, is_url, local_path, missing
+from instahide.data.remote.urls import Entry, Remote, is_url, local_path, not_found_error
 from instahide.errors import InstaHideError
 from instahide.utils.atomic_write import write_json
 from instahide.utils.parallel import parallel_map
@@ -82,7 +82,7 @@ def _files_to_download(
         return found
     whole = remote.entry()
     if whole is None:
-        raise missing(remote.url)
+        raise not_found_error(remote.url)
     others = {name: remote.sibling(name) for name in companions(remote.name)}
     return {name: entry for name, entry in others.items() if entry} | {remote.name: whole}
 

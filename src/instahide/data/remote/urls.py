@@ -129,9 +129,9 @@ class Remote:
                 facts = self.filesystem.info(path)
             except FileNotFoundError:
                 return None
-        # A web server's answer to the address of a folder is a page, often of no stated length.
-        is_page = facts.get("mimetype") == "text/html" or facts["size"] is None
-        return _entry(facts) if facts["type"] == "file" and not is_page else None
+        if facts["type"] != "file" or (_is_web(self.url) and _is_page(facts)):
+            return None
+        return _entry(facts)
 
     def sibling(self, name: str) -> Entry | None:
         """The file ``name`` in the folder of this file; None if there is none."""
@@ -197,16 +197,21 @@ class Remote:
 
 
 def _is_web(url: str) -> bool:
-    return url.startswith(("http:", "https:"))
+    return url.rpartition("::")[2].startswith(("http:", "https:"))
 
 
-def missing(url: str) -> DataError:
+def _is_page(facts: Mapping[str, object]) -> bool:
+    """Whether a web server answers with a page, as to the address of a folder."""
+    return facts.get("mimetype") == "text/html" or facts.get("size") is None
+
+
+def not_found_error(url: str) -> DataError:
     """The error of a ``url`` at which no file was found."""
     if _is_web(url):
         return DataError(
-            f"There is no file of a stated length at {url}.",
-            "Check the address and the network. Folders cannot be listed over HTTP: name a file in "
-            "them, or copy them to this machine.",
+            f"There is no file at {url}, or it is a web page or has no stated length.",
+            "Check the address and the network. Folders of images cannot be read from web servers: "
+            "name one file, such as an .npz file, or copy the folder to this machine.",
         )
     return DataError(f"There is no {url}.", "Check the bucket and the path.")
 
@@ -227,7 +232,7 @@ def connection_errors(url: str) -> Iterator[None]:
             "Install it with `pip install 'instahide[s3]'`." if s3 else "Install it with pip.",
         ) from error
     except FileNotFoundError as error:
-        raise missing(url) from error
+        raise not_found_error(url) from error
     except InstaHideError:
         raise
     except Exception as error:  # every service has its own errors

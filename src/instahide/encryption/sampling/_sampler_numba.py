@@ -40,6 +40,21 @@ def positive_uniforms(words: Array) -> Array:
 
 
 @njit(nogil=True)
+def above(words: Array, bound: np.uint64) -> Array:
+    """Places of those of ``words`` (n,) that are larger than ``bound``."""
+    count = 0
+    for at in range(len(words)):
+        count += words[at] > bound
+    found = np.empty(count, np.int64)
+    count = 0
+    for at in range(len(words) if len(found) else 0):
+        if words[at] > bound:
+            found[count] = at
+            count += 1
+    return found
+
+
+@njit(nogil=True)
 def normals(logarithms: Array, words: Array) -> Array:
     """Normals (2 n,) from the logarithms (n,) of uniform numbers and ``words`` (n,) for angles.
 

@@ -19,8 +19,8 @@ from instahide.encryption.sampling import _sampler_numba
 from instahide.encryption.sampling.partner_pools import PartnerPools
 from instahide.encryption.scheme import Scheme
 
-#: Uniform numbers below 2^-20 get the bits of another word, see `_logarithms`.
-_SMALL = 2**44
+#: The largest word, and how far those below it reach that make a number below 2^-20.
+_LAST, _SMALL = np.uint64(2**64 - 1), np.uint64(2**44)
 
 #: Mixes in a row that an exposure may refuse. It refuses one if an image occurs twice and has one
 #: encoding left; perhaps only such images are left.
@@ -265,20 +265,19 @@ def exponentials(block: Block, purpose: Purpose, count: int) -> NDArray[np.float
 
 
 def _logarithms(block: Block, purpose: Purpose, words: NDArray[np.uint64]) -> NDArray[np.float64]:
-    """Logarithms (n,) of uniform numbers in (0, 1] that ``words`` (n,) begin.
+    """Logarithms (n,) of uniform numbers in (0, 1], the first 64 bits of which ``words`` (n,) are.
 
-    A number has 53 bits. A small one has those of another word too, and so on: otherwise it would
-    have a smallest value, noise a largest one, and whoever sees noise beyond that would know more
-    than its epsilon says.
+    A number is 1 - word / 2^64, rounded to 53 bits. Below 2^-20 it is (left + v) / 2^64, where left
+    is 2^64 - 1 - word, and v is another such number. So there is no smallest number, and noise has
+    no largest value: whoever saw noise beyond it would know more than epsilon says.
     """
     chances = _sampler_numba.positive_uniforms(words)
     drawn = np.asarray(np.log(chances, out=chances), np.float64)
-    left = np.iinfo(np.uint64).max - words
-    small = np.flatnonzero(left < _SMALL)
+    small = np.asarray(_sampler_numba.above(words, _LAST - _SMALL))
     if len(small):
         rest = _logarithms(block, purpose, block.words(purpose, len(small)))
         with np.errstate(divide="ignore"):
-            whole = np.log(left[small].astype(np.float64))
+            whole = np.log((_LAST - words[small]).astype(np.float64))
         drawn[small] = np.logaddexp(whole, rest) - 64 * math.log(2)
     return drawn
 

@@ -165,16 +165,11 @@ class PooledData:
 
     def fingerprints(self, salt: str) -> list[str]:
         """A hash of the encodings, and of the test images or test encodings."""
-        folders = self.folders
-        images = []
         if isinstance(self.test, EncodedFolder):
-            folders += (self.test,)
-        elif self.test is not None:
-            images.append(self.test)
-        digest = hashlib.blake2b(key=bytes.fromhex(salt), digest_size=32)
-        for folder in folders:
-            digest.update(folder.manifest.to_json())
-        return [digest.hexdigest(), fingerprint(salt, images)]
+            tested = _fingerprint(salt, [self.test])
+        else:
+            tested = fingerprint(salt, [] if self.test is None else [self.test])
+        return [_fingerprint(salt, self.folders), tested]
 
     def close(self) -> None:
         """Do nothing: folders need no cleanup."""
@@ -187,6 +182,14 @@ class PooledData:
                 for folder in self.folders
             ]
         }
+
+
+def _fingerprint(salt: str, folders: Iterable[EncodedFolder]) -> str:
+    """As `fingerprint`, of folders of encodings."""
+    digest = hashlib.blake2b(key=bytes.fromhex(salt), digest_size=32)
+    for folder in folders:
+        digest.update(folder.manifest.to_json())
+    return digest.hexdigest()
 
 
 def _sources(settings: TrainSettings) -> list[str]:
