@@ -113,7 +113,7 @@ def _draw(steps: Illustration, images: ImageTable, scheme: Scheme, path: Path) -
     caption = textwrap.fill(_caption(scheme, images), int(16 * sum(widths)))
     figure.supxlabel(caption, fontsize=9, color=_PALE)
     with atomic_write(path) as partial:
-        figure.savefig(partial, dpi=140, facecolor="white")
+        figure.savefig(partial, format="png", dpi=140, facecolor="white")
 
 
 def _caption(scheme: Scheme, images: ImageTable) -> str:

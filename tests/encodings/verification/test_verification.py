@@ -97,8 +97,10 @@ def test_a_private_share_below_c2_is_found(tmp_path: Path, write_folder: Write) 
     assert len(write_folder(tmp_path / "wrong", encoded, scheme=scheme).verify()) == 1
 
 
-def test_a_quantization_error_that_is_too_small_is_found(folder: Path) -> None:
-    rewritten(folder, max_quantization_error=1e-9)
+@pytest.mark.parametrize("error", [1e-9, 1.0])
+def test_a_false_quantization_error_is_found(folder: Path, error: float) -> None:
+    """A larger one would let the other checks allow for noise or a mask that is not there."""
+    rewritten(folder, max_quantization_error=error)
     assert "worst error" in problems(folder)[0]
 
 
