@@ -60,7 +60,17 @@ def test_every_figure_has_its_source_and_what_it_assumes() -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", [(3, 4, 1, 2), (10, 4, 0, 2), (10, 4, 5, 5), (10, 4, 5, 0), (0, 0, 1, 0)]
+    "setting",
+    [
+        (3, 4, 1, 2),
+        (10, 4, 0, 2),
+        (10, 4, 5, 5),
+        (10, 4, 5, 0),
+        (0, 0, 1, 0),
+        # Fewer private images than in a mix, or more than images.
+        (10, 4, 3, 4),
+        (5, 4, 6, 2),
+    ],
 )
 def test_numbers_that_fit_no_scheme_are_refused(setting: tuple[int, int, int, int]) -> None:
     with pytest.raises(InstaHideError):
@@ -74,6 +84,12 @@ def test_numbers_that_fit_no_scheme_are_refused(setting: tuple[int, int, int, in
 def test_a_rate_is_positive_and_a_price_no_gift(rate: float, price: float) -> None:
     with pytest.raises(InstaHideError, match="rate="):
         report(Setting(10, 4, 5), rate=rate, price=price)
+
+
+def test_a_cost_beyond_a_float_is_none() -> None:
+    rows = report(Setting(10**9, 60, 10), rate=1e9, price=1e300).figures
+    assert any(row.dollars is None and row.core_hours is not None for row in rows)
+    assert all(row.dollars is None or math.isfinite(row.dollars) for row in rows)
 
 
 def test_the_command_promises_nothing() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import nan
+
 import numpy as np
 import pytest
 
@@ -15,6 +17,7 @@ from instahide.data.labels import Task
     [
         ("single-label", [1, 0], ["cat", "a very long name"], ["a very long…", "cat"]),
         ("multi-label", [[0, 0], [1, 1]], ["mass", "node"], ["no finding", "mass, node"]),
+        ("multi-label", [[nan, nan], [nan, 1]], ["mass", "node"], ["unknown", "node"]),
         ("regression", [[1.23456], [2]], ["age"], ["1.23", "2"]),
     ],
 )

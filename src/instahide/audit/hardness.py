@@ -51,11 +51,13 @@ class Setting:
     def __post_init__(self) -> None:
         if min(self.images, self.private, self.encodings, self.values) < 1 or not (
             1 <= self.private_k <= self.k <= self.images
+            and self.private_k <= self.private <= self.images
         ):
             raise SchemeError(
-                f"No mix of {self.k} of {self.images} images, {self.private_k} of them private, "
-                "can be attacked.",
-                "Give at least k images, and at least one private image and encoding.",
+                f"No mix of {self.k} of {self.images} images, {self.private_k} of them of the "
+                f"{self.private} private ones, can be attacked.",
+                "Give at least k images, as many of them private as a mix has, and at least one "
+                "encoding.",
             )
 
 
@@ -134,6 +136,8 @@ def report(setting: Setting, *, rate: float, price: float) -> HardnessReport:
         finite = took is not None and math.isfinite(took)
         core_hours = took if finite else None
         dollars = None if core_hours is None else core_hours * price
+        if dollars is not None and not math.isfinite(dollars):
+            dollars = None
         rows.append(PricedFigure(**vars(figure), core_hours=core_hours, dollars=dollars))
     return HardnessReport(setting, rate, price, rows)
 

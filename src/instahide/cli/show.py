@@ -102,7 +102,8 @@ def _draw(steps: Illustration, images: ImageTable, scheme: Scheme, path: Path) -
             axis.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
-            axis.set_xlabel(text, fontsize=9, color=_INK)
+            # A name of a class may have dollar signs, which are no formula.
+            axis.set_xlabel(text, fontsize=9, color=_INK, parse_math=False)
     names = [
         "image",
         *["private\npartner"] * (scheme.private_k - 1),
@@ -143,6 +144,8 @@ def label_text(label: NDArray[np.generic], images: ImageTable) -> str:
     """The label of one image in at most 12 characters."""
     if images.task == "single-label":
         text = images.classes[int(label)]
+    elif np.isnan(np.asarray(label, np.float64)).all():
+        text = "unknown"
     elif images.task == "multi-label":
         shown = [name for name, value in zip(images.classes, label, strict=True) if value > 0.5]
         text = ", ".join(shown) or "no finding"
