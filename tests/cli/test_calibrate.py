@@ -116,3 +116,34 @@ def test_further_images_of_the_same_patients_are_refused() -> None:
     said("train", *table("old"), *TRAIN, "--out", "run")
     assert "2 of the 40 images in same (rows 0, 1)" in refused(*table("same"))
     said("calibrate", "run", *table("new"))
+
+
+def test_images_of_every_process_of_a_run_are_its_own() -> None:
+    said("train", saved("part0.npz", slice(0, 400)), *TRAIN, "--out", "run")
+    saved("part1.npz", slice(400, 800))
+    saved("tested.npz", slice(0, 100), test=True)
+    # The files of a run of two processes, each with images of its own.
+    settings = json.loads(Path("run/settings.json").read_text())
+    settings |= {"data": "part{rank}.npz", "test": "tested.npz"}
+    Path("run/settings.json").write_text(json.dumps(settings))
+    data = json.loads(Path("run/data.json").read_text())
+    Path("run/data.json").write_text(json.dumps(data | {"fingerprints": data["fingerprints"] * 2}))
+    for rank in range(2):
+        shutil.copy(f"part{rank}.npz", "copy.npz")
+        assert "trained or tested on 400 of the 400 images" in refused("copy.npz")
+    further = saved("further.npz", slice(800, 1200))
+    assert "Note" not in said("calibrate", "run", further, "--queries", "0")
+    Path("part1.npz").unlink()
+    assert "(part1.npz, tested.npz) cannot be read" in said("calibrate", "run", further)
+    shutil.copy("part0.npz", "copy.npz")
+    assert "trained or tested on 400 of the 400 images" in refused("copy.npz")
+
+
+def test_labels_that_determine_no_scale_are_refused() -> None:
+    said("train", saved("train.npz", slice(0, 400)), *TRAIN[:4], "--epochs", "4", "--queries", "0",
+         "--out", "run")  # fmt: skip
+    rows = slice(400, 800)
+    np.savez("wrong.npz", x=DIGITS.train.pixels[rows], y=(DIGITS.train.labels[rows] + 5) % 10)
+    for queries in ("0", "2"):
+        assert "400 images do not determine" in refused("wrong.npz", "--queries", queries)
+    assert "10 images determine" in said("calibrate", "run", saved("few.npz", slice(400, 410)))

@@ -38,6 +38,7 @@ def test_what_is_saved_is_loaded(table: ImageTable, tmp_path: Path) -> None:
         b"", b"[", b"[1]", b"null", b"{}", b"\xff", b"[" * 100_000,
         {"classes": None}, {"classes": 2}, {"classes": [1, 2]}, {"classes": ["cat"]},
         {"mean": [0.5]}, {"mean": ["a", "b", "c"]}, {"mean": [10**400] * 3},
+        {"mean": [127.5] * 3}, {"mean": [-0.1, 0.5, 0.5]},
         {"value_range": None}, {"value_range": [0]}, {"value_range": [255, 0]},
         {"value_range": [0, 256]}, {"value_range": [0, "1"]},
         {"std": [0, 1, 1]}, {"std": [10**400] * 3}, {"std": [1001, 1, 1]}, {"std": None},

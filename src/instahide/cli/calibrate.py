@@ -10,14 +10,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import Field
 
-from instahide.cli.console import out
+from instahide.cli.console import notes, out
 from instahide.cli.options import MOST, Pool, TrustedModel, command
 from instahide.data import open_pool, open_test
 from instahide.data.read_settings import ReadSettings
 from instahide.encryption.scheme import Scheme
+from instahide.errors import InstaHideError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from instahide.training.calibration import Calibration
     from instahide.training.models.model_io import NetworkCard
+
+#: Fewer images than this are reported.
+_FEW = 100
 
 
 class CalibrateOptions(ReadSettings):
@@ -52,7 +59,7 @@ def calibrate(options: CalibrateOptions) -> None:
     """
     import torch
 
-    from instahide.training.calibration import LEAST_OF_QUERIES, fit_calibration
+    from instahide.training.calibration import LEAST_OF_QUERIES
     from instahide.training.data.alignment import align_to_model
     from instahide.training.data.unused_images import require_unused
     from instahide.training.models.model_io import (
@@ -78,7 +85,7 @@ def calibrate(options: CalibrateOptions) -> None:
     )
     outputs, labels = card.outputs.uncalibrated, torch.from_numpy(images.labels)
     plain = probabilities(network, torch.from_numpy(images.normalized()), outputs=outputs)
-    card = replace(card, calibration=fit_calibration(plain, labels, card.task))
+    card = replace(card, calibration=_fitted(plain, labels, card))
     scheme = Scheme.from_json(card.scheme)
     if options.queries and scheme.k > 1:
         pool = open_pool(options.public, images.shape) if scheme.public_k else None
@@ -86,14 +93,37 @@ def calibrate(options: CalibrateOptions) -> None:
             network, scheme, images, pool, encodings=options.queries,
             coefficient=options.coefficient, outputs=outputs,
         )  # fmt: skip
-        fitted = fit_calibration(queried, labels, card.task, LEAST_OF_QUERIES)
-        card = replace(card, query_calibration=fitted)
+        card = replace(card, query_calibration=_fitted(queried, labels, card, LEAST_OF_QUERIES))
     save_network(path, network, card)
+    if len(images) < _FEW:
+        notes.print(
+            f"Note: {len(images)} images determine a scale only roughly. Use {_FEW} or more."
+        )
     out.results(
         {"images": len(images), "plain": card.calibration, "queries": card.query_calibration},
         *_sentences(card),
         f"Network: {path}",
     )
+
+
+def _fitted(
+    probabilities: Tensor, labels: Tensor, card: NetworkCard, least: float = 0.0
+) -> Calibration:
+    """As `fit_calibration`.
+
+    Raises:
+        InstaHideError: the labels do not determine the scale.
+    """
+    from instahide.training.calibration import fit_calibration, is_undetermined
+
+    fitted = fit_calibration(probabilities, labels, card.task, least)
+    if is_undetermined(fitted):
+        raise InstaHideError(
+            f"The labels of {len(labels):,} images do not determine how certain the network should "
+            "be: they are too few, or its predictions have nothing to do with them.",
+            "Give more images with labels, some hundred at least, and check the labels.",
+        )
+    return fitted
 
 
 def _sentences(card: NetworkCard) -> Iterator[str]:

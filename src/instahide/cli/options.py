@@ -346,6 +346,24 @@ def require_no_scheme(options: BaseModel, names: Iterable[str]) -> None:
             )
 
 
+def require_no_input(out: Path, *inputs: str | Path | None) -> None:
+    """Check that the file ``out`` is not one of the ``inputs`` of a command, nor in one of them.
+
+    A new file in a folder that is read is allowed.
+
+    Raises:
+        InstaHideError: it is, so that the command would replace what it reads.
+    """
+    target = out.resolve()
+    for source in inputs:
+        folder = None if source is None else Path(source).resolve()
+        if target.exists() and folder is not None and target.is_relative_to(folder):
+            raise InstaHideError(
+                f"{out} is one of the files that are read, and would be replaced.",
+                "Choose another --out, or remove the file first if it is an earlier result.",
+            )
+
+
 def numbers(text: str) -> tuple[float, ...]:
     """One number per channel, as typed: ``0.49,0.48,0.45``.
 

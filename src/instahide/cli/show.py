@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from instahide.cli.console import out
-from instahide.cli.options import Pool, Source, command
+from instahide.cli.options import Pool, Source, command, require_no_input
 from instahide.data import ImageTable, open_images, open_pool
 from instahide.data.display import denormalize, min_max, shown_part
 from instahide.data.read_settings import ReadSettings
@@ -49,6 +49,7 @@ def show(options: ShowOptions) -> None:
 
     The figure shows the originals, their partners, the mix, the encoding and |encoding|.
     """
+    require_no_input(options.out, options.source, options.labels, options.public)
     draw_picture(options)
     out.results({"picture": options.out}, f"Picture: {options.out}")
 

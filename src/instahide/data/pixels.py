@@ -245,14 +245,22 @@ def require_moments(mean: Sequence[float], std: Sequence[float], channels: int) 
     """Check the mean and the standard deviation of each of ``channels``.
 
     Raises:
-        DataError: there are more or fewer, one is not finite, or a deviation is not positive or
-            above `MOST_DEVIATION`.
+        DataError: there are more or fewer, one is not finite, a mean is not from 0 to 1, or a
+            deviation is not positive or above `MOST_DEVIATION`.
     """
     moments = np.asarray([*mean, *std], dtype=np.float64)
     if moments.shape != (2 * channels,) or not np.isfinite(moments).all():
         raise DataError(
-            f"Mean and standard deviation must be {channels} finite numbers each.",
+            "Mean and standard deviation need one value a channel, finite, for "
+            f"{channels} channel{'s' * (channels != 1)}.",
             "Leave them out to have them measured.",
+        )
+    if not 0 <= min(mean) <= max(mean) <= 1:
+        raise DataError(
+            f"A mean of {next(m for m in mean if not 0 <= m <= 1):g} is impossible for pixels from "
+            "0 to 1.",
+            "Give it in this unit, divided by 255 for 8-bit pixels, or leave it out to have it "
+            "measured.",
         )
     if min(std) <= 0:
         raise DataError(

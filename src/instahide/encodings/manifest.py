@@ -26,7 +26,7 @@ from pydantic import (
 
 from instahide._version import __version__
 from instahide.data.labels import Task, least_columns
-from instahide.data.pixels import MOST_CHANNELS, MOST_DEVIATION
+from instahide.data.pixels import MOST_CHANNELS, require_moments
 from instahide.encryption.encoders.base import InstanceEncoder
 from instahide.encryption.encoders.registry import is_builtin, recorded_encoder
 from instahide.encryption.scheme import Scheme
@@ -182,14 +182,12 @@ class Manifest(BaseModel):
             raise ValueError("encodings of other encoders are stored as float32")
         elif is_builtin(self.encoder):
             recorded_encoder(self.encoder, self.scheme)
-        if not len(self.mean) == len(self.std) == (self.image_shape or self.shape)[0]:
-            raise ValueError("mean and std need one value a channel")
+        try:
+            require_moments(self.mean, self.std, (self.image_shape or self.shape)[0])
+        except DataError as error:
+            raise ValueError(error.problem.removesuffix(".")) from None
         if not self.value_range[0] < self.value_range[1]:
             raise ValueError("the range of pixels is empty")
-        if min(self.std) <= 0:
-            raise ValueError("a standard deviation is not positive")
-        if max(self.std) > MOST_DEVIATION:
-            raise ValueError(f"a standard deviation is above {MOST_DEVIATION:g}")
         if self.of_scheme and self.max_abs > torch.finfo(torch.float32).max:
             raise ValueError("normalized values are beyond float32")
         if self.max_quantization_error > self.max_abs:

@@ -31,6 +31,14 @@ _MOST_LOG_SCALE = 5.0
 LEAST_OF_QUERIES = 1e-3
 
 
+def is_undetermined(calibration: Calibration) -> bool:
+    """Whether the targets bound the scale on one side only, so that it is at its limit.
+
+    They are too few, or what the network says of them has nothing to do with them.
+    """
+    return math.isclose(abs(math.log(calibration[0])), _MOST_LOG_SCALE)
+
+
 def log_odds(probabilities: Tensor, task: Task, least: float = 0.0) -> Tensor:
     """(n, columns) float64 logits that ``task`` turns into these probabilities (n, columns).
 

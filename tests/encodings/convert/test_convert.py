@@ -262,6 +262,7 @@ def test_without_a_manifest_one_is_made_of_what_is_told(
         (replace(ORIGIN, copies=COPIES - 1), "does not hold 14 encodings"),
         (replace(ORIGIN, private_images=0), "private_images"),
         (replace(ORIGIN, mean=(0.5,)), "one value a channel"),
+        (replace(ORIGIN, mean=(0.5, 5.0, 0.5)), "mean of 5 is impossible"),
         (replace(ORIGIN, std=(1.0,) * 3), "values lie beyond 0.5"),
         (replace(ORIGIN, scheme=Scheme.inside(4)), "labels are not those"),
     ],

@@ -301,3 +301,36 @@ def test_mixes_of_few_grey_levels_are_taken_for_no_single_picture(
     folder = write_folder(tmp_path / "encodings", Encoded(mixes, labels), scheme=Scheme.inside(3),
                           values="float32", mean=table.mean, std=table.std)  # fmt: skip
     assert folder.verify() == []
+
+
+@pytest.mark.parametrize("values", ["float32", "float16"])
+@pytest.mark.parametrize("noise", [1e-6, 1e-4])
+def test_weak_noise_does_not_hide_a_single_picture(
+    tmp_path: Path, write_folder: Write, values: str, noise: float
+) -> None:
+    scheme, images = Scheme.inside(3, noise=noise), private_images(20)
+    encoded = Encoder(scheme, images).encode(np.arange(20))
+    folder = write_folder(tmp_path / "right", encoded, scheme=scheme, values=values)
+    assert folder.verify() == []
+    picture = torch.from_numpy(images.normalized(slice(5, 6)))[0]
+    encoded.images[5] = -picture + noise * torch.randn(SHAPE)
+    found = write_folder(tmp_path / "wrong", encoded, scheme=scheme, values=values).verify()
+    assert len(found) == 1
+    assert found[0].startswith("1 encodings show a single picture")
+
+
+@pytest.mark.parametrize("values", ["float32", "float16", "uint8"])
+@pytest.mark.parametrize("noise", [2e-3, 0.05, 0.5])
+def test_noise_that_is_claimed_and_not_there_does_not_hide_a_single_picture(
+    tmp_path: Path, write_folder: Write, values: str, noise: float
+) -> None:
+    scheme, images = Scheme.inside(3, noise=noise), private_images(20)
+    encoded = Encoder(scheme, images).encode(np.arange(20))
+    folder = write_folder(tmp_path / "right", encoded, scheme=scheme, values=values)
+    assert folder.verify() == []
+    picture = torch.from_numpy(images.normalized(slice(5, 6)))[0]
+    for row in (5, 9):
+        encoded.images[row] = picture * (torch.randint(0, 2, SHAPE) * 2 - 1)
+    found = write_folder(tmp_path / "wrong", encoded, scheme=scheme, values=values).verify()
+    assert len(found) == 1
+    assert found[0].startswith("2 encodings show a single picture")

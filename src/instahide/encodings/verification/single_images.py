@@ -5,6 +5,9 @@ picture's values but for the signs. There are two criteria. All values are those
 under the folder's normalization, which is not so by chance for a mix of different pictures. And two
 such encodings have equal magnitudes, whatever their masks, although their labels differ. If the
 labels are equal too, they may be mixes of the same images with similar coefficients.
+
+Noise moves values. Noise of up to about a tenth of a level of 8-bit pixels is allowed for; stronger
+noise hides both criteria, so that encodings are only searched for pictures without that noise.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.data.labels import Task
-from instahide.encodings.manifest import Manifest
+from instahide.encodings.manifest import NOISE_DEVIATIONS, Manifest
 
 #: Parts of an image whose mean magnitudes are compared before the values themselves.
 _PARTS = 16
@@ -26,6 +29,9 @@ _FIRST = 64
 _NEIGHBOURS = 4
 #: Labels change with coefficients: labels that differ by more do not belong to equal mixes.
 _LABELS_APART = 0.02
+#: The largest change of a value by noise that is allowed for. A level of 8-bit pixels is 0.01 to
+#: 0.02, and with a tolerance of half a level every value would be that of a pixel.
+_MOST_NOISE = 2e-3
 #: A rounding of float32, relative to the largest value: coefficients sum to 1 only nearly.
 _ROUNDING = 2e-6
 #: Probability, over a whole folder, that a mix of different pictures is taken for a single one.
@@ -44,9 +50,10 @@ class SingleImages:
 
     def __init__(self, manifest: Manifest) -> None:
         scheme = manifest.encryption() if manifest.of_scheme else None
-        #: Not with noise, which hides the criteria, nor without mixing, where every encoding shows
-        #: one, nor for other encoders.
-        self.applies = scheme is not None and scheme.k > 1 and not scheme.noise
+        #: Not without mixing, where every encoding shows one, nor for other encoders.
+        self.applies = scheme is not None and scheme.k > 1
+        noise = 0.0 if scheme is None else NOISE_DEVIATIONS * scheme.noise
+        self._noise = noise if noise <= _MOST_NOISE else 0.0
         self._manifest = manifest
         self._of_pixels: list[int] = []
         self._means: list[NDArray[np.float32]] = []
@@ -126,8 +133,8 @@ class SingleImages:
         return between == 0 or logarithm < math.log(_CHANCE / max(1, len(self._manifest)))
 
     def _tolerance(self, values: NDArray[np.float32]) -> NDArray[np.float32] | NDArray[np.float64]:
-        """The largest error of stored ``values``."""
-        most = self._manifest.max_abs * _ROUNDING
+        """How far stored ``values`` may be from those of a picture, by storage and by noise."""
+        most = self._manifest.max_abs * _ROUNDING + self._noise
         if self._manifest.values == "float16":
             return values * (2.0**-11 * 1.01) + most
         return np.full(values.shape, self._manifest.max_quantization_error + most)
@@ -137,7 +144,8 @@ class SingleImages:
             return set()
         means, numbers = np.concatenate(self._means), np.concatenate(self._numbers)
         labels = _comparable(np.concatenate(self._labels), self._manifest.task)
-        limit = 2 * (self._manifest.max_quantization_error + self._manifest.max_abs * _ROUNDING)
+        rounding = self._manifest.max_quantization_error + self._manifest.max_abs * _ROUNDING
+        limit = 2 * (rounding + self._noise)
         order = np.argsort(means[:, 0], kind="stable")
         found = set()
         for apart in range(1, _NEIGHBOURS + 1):

@@ -14,6 +14,8 @@ from instahide.data.image_source import keys_of
 from instahide.errors import DataError, InstaHideError
 from instahide.training.data.pooled import holds_encodings
 from instahide.training.data.private import open_private
+from instahide.training.distributed.sharding import RANK
+from instahide.training.run_folder import RunFolder
 from instahide.training.settings import TrainSettings
 
 #: Rows that a message names.
@@ -24,9 +26,10 @@ def require_unused(images: ImageTable, source: str, run: Path) -> None:
     """Check that none of ``images`` is one that the run was trained or tested on.
 
     Pictures are compared by their content, also at other sizes if they were resized from one file;
-    images of a common group count too. If the run's images cannot be read any more, only the names
-    of the sources are compared, and a warning says so. Of a run on folders of encodings, only the
-    test images are known. A folder without settings, such as one of a federation, is not checked.
+    images of a common group count too. Of images of the run that cannot be read any more, such as
+    those of a process on another machine, only the names of the sources are compared, and a warning
+    says so. Of a run on folders of encodings, only the test images are known. A folder without
+    settings, such as one of a federation, is not checked.
 
     Args:
         images: the images, as they were read.
@@ -39,16 +42,17 @@ def require_unused(images: ImageTable, source: str, run: Path) -> None:
     file = run / "settings.json"
     if not file.is_file():
         return
-    settings = TrainSettings.load(file)
-    try:
-        tables = _images_of(settings)
-    except InstaHideError:
-        _require_other_name(source, settings)
-        return
-    found = np.flatnonzero(are_among(images, tables))
-    if len(found):
-        rows = ", ".join(map(str, found[:_NAMED])) + (", ..." if len(found) > _NAMED else "")
-        raise _own(f"{len(found):,} of the {len(images):,} images in {source} (rows {rows})")
+    found, unread = np.zeros(len(images), bool), []
+    for settings in _settings_of_processes(TrainSettings.load(file), run):
+        try:
+            found |= are_among(images, _images_of(settings))
+        except InstaHideError:
+            unread.append(settings)
+    if found.any():
+        numbers = np.flatnonzero(found)
+        rows = ", ".join(map(str, numbers[:_NAMED])) + (", ..." if len(numbers) > _NAMED else "")
+        raise _own(f"{len(numbers):,} of the {len(images):,} images in {source} (rows {rows})")
+    _require_other_name(source, unread)
 
 
 def are_among(images: ImageTable, tables: Iterable[ImageTable]) -> NDArray[np.bool]:
@@ -63,6 +67,24 @@ def are_among(images: ImageTable, tables: Iterable[ImageTable]) -> NDArray[np.bo
     return np.asarray((known.reshape(each.shape[:2]) & each.any(axis=2)).any(axis=1))
 
 
+def _settings_of_processes(settings: TrainSettings, run: Path) -> list[TrainSettings]:
+    """The settings with the sources of each process, where the processes had sources of their own.
+
+    Raises:
+        DamagedFileError: it is unknown how many processes there were.
+    """
+    sources = {"data": settings.data, "test": settings.test}
+    names = {name: value for name, value in sources.items()
+             if isinstance(value, str) and RANK in value}  # fmt: skip
+    _, processes = RunFolder(run, settings).data() if names else ("", [])
+    if len(processes) <= 1:
+        return [settings]
+    return [
+        settings.merged({name: value.replace(RANK, str(rank)) for name, value in names.items()})
+        for rank in range(len(processes))
+    ]
+
+
 def _images_of(settings: TrainSettings) -> list[ImageTable]:
     if not settings.pooled:
         return list(open_private(settings))
@@ -75,16 +97,27 @@ def _keys(hashes: NDArray[np.uint64]) -> list[bytes]:
     return [bytes(words) for words in hashes]
 
 
-def _require_other_name(source: str, settings: TrainSettings) -> None:
-    named = [settings.data] if isinstance(settings.data, str) else list(settings.data)
-    names = {str(Path(name).resolve()) for name in (*named, settings.test) if name is not None}
-    if str(Path(source).resolve()) in names:
+def _require_other_name(source: str, unread: list[TrainSettings]) -> None:
+    """Check that ``source`` is none that could not be read, and warn that only names were compared.
+
+    Raises:
+        DataError: it is one of them.
+    """
+    if not unread:
+        return
+    named = [name for settings in unread for name in _sources(settings)]
+    if str(Path(source).resolve()) in {str(Path(name).resolve()) for name in named}:
         raise _own(source)
     warnings.warn(
         f"The run's images ({', '.join(named)}) cannot be read, so that it is unknown whether "
         f"images of {source} are among them.",
-        stacklevel=2,
+        stacklevel=3,
     )
+
+
+def _sources(settings: TrainSettings) -> list[str]:
+    named = [settings.data] if isinstance(settings.data, str) else list(settings.data)
+    return named if settings.test is None else [*named, settings.test]
 
 
 def _own(what: str) -> DataError:
