@@ -114,10 +114,14 @@ def training(source: str, rival: Rival, epochs: int, seed: int, ledger: Path) ->
         "data": source, "encoder": rival.encoder, "encoder_settings": texts, "model": rival.model,
         "epochs": epochs, "seed": seed, "ledger": str(ledger), "precision": "float32",
     }  # fmt: skip
-    if rival.model != "small":
-        values |= {"optimizer": "adamw", "lr": 2e-3}
+    values |= optimizer_of(rival.model)
     # The table has no encrypted queries.
     return Trainer.open(TrainSettings.from_values(values).model_copy(update={"queries": 0}))
+
+
+def optimizer_of(model: str) -> dict[str, Any]:
+    """Return settings of the training that fit a network; the defaults fit the small one."""
+    return {} if model == "small" else {"optimizer": "adamw", "lr": 2e-3}
 
 
 def accuracy(source: str, data: str, rival: Rival, seed: int, ledger: Path) -> dict[str, Any]:

@@ -2,27 +2,29 @@
 
     python -m experiments.frontier --threads 1
     python -m experiments.frontier --threads 1 --data color-patches --epochs 60
+    python -m experiments.frontier --threads 1 --encoders "my_package:Blur sigma=2"
 
-A point is a scheme, a number T of fixed encodings of each image, and a label mode. Its accuracy is
-that of the small network on plain test images, after the same number of steps for every T. Its
-privacy is what attacks recover of some private images, each encrypted T times: the share identified
-by the attack that identifies most, and the SSIM of the attack with the highest SSIM.
+A point is a scheme or another encoder, a number T of fixed encodings of each image, and a label
+mode. Its accuracy is that of the small network on plain test images, after the same number of steps
+for every T. Its privacy is what attacks recover of some private images, each encrypted T times: the
+share identified by the attack that identifies most, and the SSIM of the attack with the highest
+SSIM.
 
 The attacker knows which encodings belong to the same image, knows the public pool and has images of
 its own: other digits, or patches of other parts of the same photographs. Points come in rounds, so
 that the first ones make a chart by themselves. Each adds a row to the CSV file; points that the
 file already contains are skipped. Seconds are CPU time. The last line printed is a JSON object.
 
-Only schemes are shown. The attacks here use the structure of mixes, and refuse other encoders; the
-attacks that take any encoder look at one encoding at a time, so that a point of another encoder
-would not depend on T and would look safer than it is. `experiments.encoders` compares encoders.
+Of other encoders than schemes there are fewer points: those of `experiments.encoders`, and any that
+`--encoders` names, each with its settings. The attacks that use the structure of mixes refuse them,
+so that inversion by a network is the strongest; it has a fixed number of steps.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -33,9 +35,11 @@ from torch import Tensor
 
 from experiments import color_patches
 from experiments.command_line import parsed
+from experiments.encoders import Rival, optimizer_of, rivals
 from experiments.reconstruction import processor_seconds
 from experiments.records import add, missing, percent, rows_of, surroundings
 from instahide import Encoder, ImageTable, Scheme, open_pool, open_split
+from instahide.attacks.any_encoder.inversion import LearnedInversion
 from instahide.attacks.averaging import Averaging, AveragingAbsolute
 from instahide.attacks.base import (
     AssignedImages,
@@ -46,15 +50,21 @@ from instahide.attacks.base import (
     RecoveredImages,
     ThreatModel,
     no_progress,
+    require,
 )
 from instahide.attacks.budget import Budget
 from instahide.attacks.demixing import Demixing
 from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
+from instahide.audit.advice.bench import is_masked
 from instahide.audit.ground_truth import GroundTruth, observe
 from instahide.audit.scoring import metrics
 from instahide.audit.scoring.matching import originals_of
 from instahide.audit.scoring.reconstruction import HALF, score_reconstruction
 from instahide.data import Split
+from instahide.encryption.encoders.base import InstanceEncoder
+from instahide.encryption.encoders.registry import encoder_named, parse_settings
+from instahide.encryption.encoders.table_encoder import open_encoder
+from instahide.training.data.private import test_inputs
 from instahide.training.distributed.processes import Batch, Batches
 from instahide.training.evaluate import accuracy, table_batches
 from instahide.training.models import build
@@ -70,13 +80,20 @@ SCHEMES = {
     "cross-4": Scheme.cross(4),
     "cross-6": Scheme.cross(6),
 }
+#: Other encoders, with settings and networks for images of 28 x 28 or 32 x 32.
+ENCODERS = {
+    name: rivals("fashion-mnist")[name]
+    for name in ("noisy-mixup-4", "dp-instahide-4", "neuracrypt", "block-scrambling")
+}
 #: Encodings of each image, the most telling numbers first.
 COPIES = (10, 1, 50, 5, 20, 2)
+ENCODER_COPIES = COPIES[:3]
 #: In color, where a point takes longer: fewer schemes and numbers, and so many training images.
 COLOR_SCHEMES, COLOR_COPIES = ("mixup-4", "inside-4", "cross-4", "cross-6"), (10, 1, 50)
 COLOR_IMAGES = 4_000
-#: Steps of a network that takes mixes apart, so that a busy machine makes no difference.
-DEMIXING = 200
+#: Steps of networks that take mixes apart, and of those that invert any encoder. Their number is
+#: fixed, so that a busy machine makes no difference.
+DEMIXING, INVERSION = 200, 600
 BATCH_SIZE = TrainSettings().batch_size
 #: What a point is told apart by.
 KEYS = ("data", "scheme", "copies", "labels", "private", "epochs", "seed")
@@ -90,21 +107,37 @@ MEASURES = (
 
 
 class Point(NamedTuple):
-    """A point; ``labels`` are "soft" or "renormalised", or "hidden" from the attacker."""
+    """A point; ``labels`` are "soft" or "renormalised", or "hidden" from the attacker.
+
+    ``scheme`` is a name in `SCHEMES` or `ENCODERS`, or an encoder with its settings.
+    """
 
     scheme: str
     copies: int
     labels: str = "soft"
 
     @property
-    def settings(self) -> Scheme:
+    def method(self) -> InstanceEncoder:
         if self.labels == "renormalised":
             return Scheme.cross(SCHEMES[self.scheme].k, label_mode="renormalised")
-        return SCHEMES[self.scheme]
+        if self.scheme in SCHEMES:
+            return SCHEMES[self.scheme]
+        return encoder_named(self.rival.encoder, self.rival.settings)
+
+    @property
+    def rival(self) -> Rival:
+        """The encoder with its settings and network; one that is not of the table has `small`."""
+        if self.scheme in ENCODERS:
+            return ENCODERS[self.scheme]
+        name, *settings = self.scheme.split()
+        return Rival(name, parse_settings(settings))
 
 
 def points(data: str = "mnist-5k") -> Iterator[Point]:
-    """Yield all schemes at one T after the other; then, for some of them, other label modes."""
+    """Yield all schemes at one T after the other; then, for some, other label modes; then encoders.
+
+    There are no encoders for patches in color.
+    """
     yield Point("plain", 1)
     if data == color_patches.NAME:
         yield from (Point(name, copies) for copies in COLOR_COPIES for name in COLOR_SCHEMES)
@@ -116,6 +149,12 @@ def points(data: str = "mnist-5k") -> Iterator[Point]:
     }
     for labels, schemes in rounds.items():
         yield from (Point(name, copies, labels) for copies in COPIES for name in schemes)
+    yield from points_of(ENCODERS)
+
+
+def points_of(encoders: Iterable[str]) -> Iterator[Point]:
+    """Yield points of other encoders than schemes."""
+    yield from (Point(name, copies) for copies in ENCODER_COPIES for name in encoders)
 
 
 @cache
@@ -132,16 +171,23 @@ class FixedEncodings:
     """Batches of fixed encodings, in an order that continues from pass to pass.
 
     Args:
-        scheme: encodes the images, once.
+        method: encodes the images, once.
         images: to encrypt.
         copies: encodings of each image.
         batch_size: encodings in a batch.
     """
 
-    def __init__(self, scheme: Scheme, images: ImageTable, copies: int, batch_size: int) -> None:
-        encoder = Encoder(scheme, images, public_of(scheme, images), dtype=torch.float16)
-        made = [encoder.encode(np.arange(len(images))) for _ in range(copies)]
-        self.encodings = torch.cat([part.images for part in made])
+    def __init__(
+        self, method: InstanceEncoder, images: ImageTable, copies: int, batch_size: int
+    ) -> None:
+        public = public_of(method, images)
+        self.encoder = (
+            Encoder(method, images, public, dtype=torch.float16)
+            if isinstance(method, Scheme)
+            else open_encoder(method, images, public)
+        )
+        made = [self.encoder.encode(np.arange(len(images))) for _ in range(copies)]
+        self.encodings = torch.cat([part.images.half() for part in made])
         self.labels = torch.cat([part.labels for part in made])
         self.steps = -(-len(images) // batch_size)
         self._rows = self._endless(batch_size)
@@ -164,14 +210,27 @@ class FixedEncodings:
             left = left[batch_size:]
 
 
-def learned(scheme: Scheme, split: Split, batches: Batches, epochs: int, seed: int) -> float:
-    """Train a network, whose initial weights depend on ``seed``; return its plain test accuracy."""
+def learned(
+    method: InstanceEncoder,
+    split: Split,
+    batches: Batches,
+    epochs: int,
+    seed: int,
+    *,
+    model: str = "small",
+    tests: Iterable[Batch] | None = None,
+) -> float:
+    """Train a network, whose initial weights depend on ``seed``; return its test accuracy.
+
+    ``tests`` are what the network gets for test images; by default the images themselves.
+    """
+    shape = method.output_shape(split.train.shape)
     network = build(
-        "small", split.train.shape[0], len(split.train.classes),
-        sign_invariant=scheme.mask, seed=seed,
+        model, shape[0], len(split.train.classes), sign_invariant=is_masked(method), seed=seed,
+        size=shape[1:],
     )  # fmt: skip
-    train(network, batches, TrainSettings.from_values({"epochs": epochs}))
-    return accuracy(network, table_batches(split.test)).overall
+    train(network, batches, TrainSettings.from_values({"epochs": epochs, **optimizer_of(model)}))
+    return accuracy(network, table_batches(split.test) if tests is None else tests).overall
 
 
 class Itself:
@@ -183,28 +242,30 @@ class Itself:
     observes = EncodingObservation
 
     def applies(self, observation: EncodingObservation) -> str | None:
-        return None
+        shape = require(observation.shadow).shape
+        return None if observation.encodings.shape[1:] == shape else "Encodings are no images."
 
     def run(
         self, observation: EncodingObservation, budget: Budget, progress: Progress
     ) -> RecoveredImages:
-        masked = observation.scheme.mask
+        masked = is_masked(observation.encoder)
         shown = observation.encodings.abs() if masked else observation.encodings
         return RecoveredImages(shown, observation.owners(), absolute=masked)
 
 
-def attacks(scheme: Scheme) -> list[Attack[EncodingObservation]]:
+def attacks(method: InstanceEncoder) -> list[Attack[EncodingObservation]]:
     """Return the attacks to run; with a mask, averaging uses absolute values."""
-    averaging = AveragingAbsolute() if scheme.mask else Averaging()
+    if not isinstance(method, Scheme):
+        return [Itself(), LearnedInversion(INVERSION)]
+    averaging = AveragingAbsolute() if method.mask else Averaging()
     return [Itself(), averaging, Demixing(DEMIXING), ReconstructionAttack()]
 
 
 def attacked(point: Point, data: str, private: int, seed: int) -> dict[str, object]:
     """Return the best figures of any attack, and as ``attacks`` the figures of each attack."""
-    scheme = point.settings
     observation, truth = observed(point, data, private, seed)
     found = {}
-    for attack in attacks(scheme):
+    for attack in attacks(point.method):
         if attack.applies(observation) is None:
             result = attack.run(observation, Budget(), no_progress)
             found[attack.name] = worth(result, observation, truth)
@@ -231,8 +292,8 @@ def observed(
     )  # fmt: skip
     mine, others = images.subset(order[:private]), images.subset(order[private:])
     shadow = test if data == color_patches.NAME else others
-    scheme = point.settings
-    return observe(mine, public_of(scheme, images), scheme, threat, shadow=shadow)
+    method = point.method
+    return observe(mine, public_of(method, images), method, threat, shadow=shadow)
 
 
 def worth(found: Finding, observation: EncodingObservation, truth: GroundTruth) -> dict[str, float]:
@@ -270,8 +331,8 @@ def likeness(images: Tensor, originals: Tensor, observation: EncodingObservation
     return metrics.ssim(metrics.best_affine(images, pixels), pixels)
 
 
-def public_of(scheme: Scheme, images: ImageTable) -> ImageTable | None:
-    return pool(images.shape).normalized_like(images) if scheme.public_k else None
+def public_of(method: InstanceEncoder, images: ImageTable) -> ImageTable | None:
+    return pool(images.shape).normalized_like(images) if method.uses_public else None
 
 
 @cache
@@ -282,11 +343,13 @@ def pool(shape: tuple[int, int, int]) -> ImageTable:
 
 def measure(point: Point, data: str, private: int, epochs: int, seed: int) -> dict[str, object]:
     """Return one row of the CSV file without its key."""
-    scheme, split = point.settings, split_of(data)
+    method, split = point.method, split_of(data)
     began = processor_seconds()
     size = color_patches.BATCH_SIZE if data == color_patches.NAME else BATCH_SIZE
-    batches = FixedEncodings(scheme, split.train, point.copies, size)
-    right = learned(scheme, split, batches, epochs, seed)
+    batches = FixedEncodings(method, split.train, point.copies, size)
+    tests = test_inputs(batches.encoder, split.test)
+    model = "small" if isinstance(method, Scheme) else point.rival.model
+    right = learned(method, split, batches, epochs, seed, model=model, tests=tests)
     trained = processor_seconds()
     figures = attacked(point, data, private, seed)
     figures = {n: round(v, 4) if isinstance(v, float) else v for n, v in figures.items()}
@@ -312,11 +375,14 @@ def main() -> None:
     parser.add_argument("--private", type=int, default=50, help="images that are attacked")
     parser.add_argument("--epochs", type=int, default=30, help="steps, in passes over the images")
     parser.add_argument("--seed", type=int, default=0, help="of first weights and private images")
+    parser.add_argument("--encoders", help="others: name setting=value ..., another one, ...")
     parser.add_argument("--only", type=int, help="at most so many points more")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parsed(parser)
     size = (options.private, options.epochs, options.seed)
-    asked = [(options.data, *point, *size) for point in points(options.data)]
+    named = [name.strip() for name in (options.encoders or "").split(",") if name.strip()]
+    wanted = points_of(named) if named else points(options.data)
+    asked = [(options.data, *point, *size) for point in wanted]
     for key in missing(options.out, KEYS, asked)[: options.only]:
         print(*key, flush=True)
         figures = measure(Point(*key[1:4]), options.data, *size)

@@ -60,11 +60,9 @@ def test_in_color_the_attacker_has_none_of_the_training_images(
 
 
 def test_labels_change_the_scheme_only_where_they_are_published_otherwise() -> None:
-    schemes = [Point("cross-6", 5, labels).settings for labels in ("soft", "hidden")]
+    schemes = [Point("cross-6", 5, labels).method for labels in ("soft", "hidden")]
     assert schemes[0] == schemes[1] == Scheme.cross(6)
-    assert Point("cross-6", 5, "renormalised").settings == Scheme.cross(
-        6, label_mode="renormalised"
-    )
+    assert Point("cross-6", 5, "renormalised").method == Scheme.cross(6, label_mode="renormalised")
 
 
 @pytest.mark.parametrize("copies", [1, 3])
@@ -127,3 +125,29 @@ def test_points_are_measured_once(
     assert float(rows[1]["identified"]) == pytest.approx(best, abs=1e-3)
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert figures["points"] == 2
+
+
+def test_points_of_any_encoder_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of those of the table, and of one that is named with its settings."""
+    monkeypatch.setattr(frontier, "INVERSION", 2)
+    monkeypatch.setattr(frontier, "ENCODER_COPIES", (1, 2))
+    out = tmp_path / "frontier.csv"
+    names = ["neuracrypt", "dp-instahide-4", "block-scrambling block=2"]
+    monkeypatch.setattr(sys, "argv", ["frontier", "--data", "digits", "--private", "10", "--epochs",
+        "1", "--encoders", ", ".join(names), "--out", str(out)])  # fmt: skip
+    frontier.main()
+    rows = rows_of(out)
+    assert [row["scheme"] for row in rows] == names * 2
+    assert [row["copies"] for row in rows] == ["1"] * 3 + ["2"] * 3
+    ran = [{part.split("=")[0] for part in row["attacks"].split()} for row in rows[:3]]
+    # NeuraCrypt's encodings are no images, so that nothing is seen in the encoding itself.
+    assert ran == [{"inversion"}, {"encoding", "inversion"}, {"encoding", "inversion"}]
+
+
+def test_there_are_points_of_encoders_that_are_no_schemes() -> None:
+    found = [point for point in points() if point.scheme in frontier.ENCODERS]
+    assert len(found) == len(frontier.ENCODERS) * len(frontier.ENCODER_COPIES)
+    others = {point.scheme for point in found if not isinstance(point.method, Scheme)}
+    assert others == {"dp-instahide-4", "neuracrypt", "block-scrambling"}
