@@ -32,7 +32,7 @@ from instahide.audit.schedule import parse_duration
 
 OUT = Path("experiments/results/advise_check.csv")
 #: Largest share recovered, and largest drop in points.
-TARGETS = "0.6:8,0.3:20,0.05:40"
+TARGETS = "0.6:8,0.3:20,0.8:4,0.05:40"
 #: What a row is told apart by, and what it holds.
 KEYS = ("data", "max_recovered", "max_drop", "epochs", "seed")
 FIELDS = (

@@ -83,25 +83,31 @@ def costs() -> list[str]:
 
 
 def frontier() -> list[str]:
-    """Return a table for each data set with a row for each point, in the order of the legend."""
+    """Return a table with a row for each point, for each data set, and one for other encoders."""
     if not (plots.FIGURES / "frontier.svg").exists():
         return UNKNOWN
     rows = plots.drawn("frontier")
+    schemes = [row for row in rows if row["scheme"] in SCHEMES]
+    others = [row for row in rows if row["scheme"] in ENCODERS]
     return markdown.blocks(
-        _frontier([row for row in rows if row["data"] == data], title)
+        _frontier([row for row in found if row["data"] == data], title + suffix)
+        for found, suffix in ((schemes, ""), (others, ", other encoders"))
         for data, title in frontier_chart.TITLES.items()
+        if any(row["data"] == data for row in found)
     )
 
 
 def _frontier(rows: list[Row], title: str) -> list[str]:
     heads = [title, "labels", "T", "accuracy in %", "identified (attack)", "mean SSIM (attack)"]
-    order = {name: place for place, name in enumerate(SCHEMES)}
+    names = {name: look.name for name, look in SCHEMES.items()}
+    names |= {name: f"`{name}`" for name in ENCODERS}
+    order = {name: place for place, name in enumerate(names)}
     shown = []
     for row in sorted(rows, key=lambda r: (order[r["scheme"]], r["labels"], int(r["copies"]))):
         attacks = (
             f"{float(row[name]):.2f}, `{row[f'{name}_by']}`" for name in ("identified", "ssim")
         )
-        setting = SCHEMES[row["scheme"]].name, row["labels"], row["copies"]
+        setting = names[row["scheme"]], row["labels"], row["copies"]
         shown.append([*setting, f"{float(row['accuracy']):.1f}", *attacks])
     return markdown.table(heads, shown, texts=(0, 1))
 

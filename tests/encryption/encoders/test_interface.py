@@ -34,6 +34,7 @@ from instahide.encryption.guarantees.statements import Guarantees
 from instahide.errors import ExposureLimitError, InstaHideError, SchemeError
 from instahide.training.settings import TrainSettings
 from instahide.training.trainer import start
+from tests.attacks.any_encoder.planted import Identity
 
 #: Settings with which each encoder fits images of 8 x 8 pixels.
 SETTINGS: dict[str, dict[str, Any]] = {"neuracrypt": {"width": 16}}
@@ -454,3 +455,21 @@ class NoInput(ImageEncoder):
 def test_the_input_of_a_network_is_a_tensor(digits: ImageTable) -> None:
     with pytest.raises(SchemeError, match="returned ndarray as the input of a network"):
         TableEncoder(NoInput(), digits).network_inputs(digits)
+
+
+@dataclass(frozen=True)
+class PublicMean(Identity):
+    """Would mix public images in."""
+
+    name = "public-mean"
+    uses_public: ClassVar[bool] = True
+
+
+def test_a_public_pool_with_private_images_is_refused() -> None:
+    """What another encoder draws of the pool is not known, and would go uncounted."""
+    train, test = open_split("digits")
+    private = train.subset(np.arange(20))
+    encoder = TableEncoder(PublicMean(), private, test.normalized_like(private))
+    assert len(encoder.encode(np.arange(20)).images) == 20
+    with pytest.raises(SchemeError, match="also has 5 of the private images"):
+        TableEncoder(PublicMean(), private, train.subset(np.arange(15, 60)))

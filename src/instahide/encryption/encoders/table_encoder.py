@@ -45,8 +45,9 @@ class TableEncoder:
         participant: a name in the keys, as for `Encoder`.
 
     Raises:
-        InstaHideError: the encoder cannot encode images of this shape, the public pool is missing,
-            or ``exposure`` accounts for noise, which only schemes have.
+        InstaHideError: the encoder cannot encode images of this shape, the public pool is missing
+            or has private images in it, or ``exposure`` accounts for noise, which only schemes
+            have.
         SchemeError: a method of the encoder fails, or its epsilon is no bound, see
             `checked_calls.epsilon_of_encoder`.
 
@@ -222,5 +223,13 @@ def _pool(
             f"The encoder {method.name} mixes public images of shape {images.shape} in, and there "
             "are none.",
             "Give a public pool of images of this shape.",
+        )
+    pools = pools_of_tables(images, public)
+    if pools is not None and pools.private_in_public:
+        raise SchemeError(
+            f"The public pool also has {pools.private_in_public} of the private images. How often "
+            f"the encoder {method.name} draws a public image is not known, so that its encodings "
+            "of these images would not be counted.",
+            "Remove them from the pool.",
         )
     return public.with_pixels_like(images).normalized_like(images)
