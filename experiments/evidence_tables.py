@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from experiments import color_patches, cost, frontier_chart, markdown, plots, rivals_table, tables
 from experiments.chart_style import SCHEMES
+from experiments.frontier import ENCODERS
 from experiments.records import rows_of, with_measured
 from experiments.tables import RESULTS, ROOT
 from experiments.theory import ksum

@@ -16,8 +16,9 @@ that the first ones make a chart by themselves. Each adds a row to the CSV file;
 file already contains are skipped. Seconds are CPU time. The last line printed is a JSON object.
 
 Of other encoders than schemes there are fewer points: those of `experiments.encoders`, and any that
-`--encoders` names, each with its settings. The attacks that use the structure of mixes refuse them,
-so that inversion by a network is the strongest; it has a fixed number of steps.
+`--encoders` names, each with its settings. The attacks that use the structure of mixes refuse them.
+What is left is the encoding itself, if it is an image, inversion by a network with a fixed number
+of steps, and the mean of each over the encodings of an image.
 """
 
 from __future__ import annotations
@@ -269,12 +270,27 @@ def attacked(point: Point, data: str, private: int, seed: int) -> dict[str, obje
         if attack.applies(observation) is None:
             result = attack.run(observation, Budget(), no_progress)
             found[attack.name] = worth(result, observation, truth)
+            if not isinstance(point.method, Scheme) and isinstance(result, RecoveredImages):
+                mixed = point.method.private_k if isinstance(attack, Itself) else 1
+                means = averaged(result, observation, mixed)
+                found[f"{attack.name}-mean"] = worth(means, observation, truth)
     figures: dict[str, object] = {name: max(f[name] for f in found.values()) for name in COMPARED}
     for name in ("identified", "ssim"):
         figures[f"{name}_by"] = max(found, key=lambda attack: found[attack][name])
     each = (f"{name}={f['identified']:.3f}/{f['ssim']:.3f}" for name, f in found.items())
     claims = found.get(ReconstructionAttack.name, {})
     return figures | {name: claims.get(name, "") for name in CLAIMS} | {"attacks": " ".join(each)}
+
+
+def averaged(found: RecoveredImages, observation: EncodingObservation, k: int) -> RecoveredImages:
+    """Return the mean of what was found in the encodings of each image.
+
+    If ``k`` images with equal shares are in each, the mean of the others is subtracted. Schemes
+    have `Averaging` for this.
+    """
+    groups, places = require(observation.groups).unique(return_inverse=True)
+    means = torch.stack([found.images[places == place].mean(dim=0) for place in range(len(groups))])
+    return RecoveredImages(k * means - (k - 1) * found.images.mean(dim=0), groups)
 
 
 def observed(
