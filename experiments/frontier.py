@@ -17,8 +17,9 @@ file already contains are skipped. Seconds are CPU time. The last line printed i
 
 Of other encoders than schemes there are fewer points: those of `experiments.encoders`, and any that
 `--encoders` names, each with its settings. The attacks that use the structure of mixes refuse them.
-What is left is the encoding itself, if it is an image, inversion by a network with a fixed number
-of steps, and the mean of each over the encodings of an image.
+What is left, if encodings are images: the encoding itself, and averaging; and inversion by a
+network with a fixed number of steps, also with the mean of what it finds in the encodings of an
+image.
 """
 
 from __future__ import annotations
@@ -257,7 +258,7 @@ class Itself:
 def attacks(method: InstanceEncoder) -> list[Attack[EncodingObservation]]:
     """Return the attacks to run; with a mask, averaging uses absolute values."""
     if not isinstance(method, Scheme):
-        return [Itself(), LearnedInversion(INVERSION)]
+        return [Itself(), Averaging(), LearnedInversion(INVERSION)]
     averaging = AveragingAbsolute() if method.mask else Averaging()
     return [Itself(), averaging, Demixing(DEMIXING), ReconstructionAttack()]
 
@@ -270,9 +271,8 @@ def attacked(point: Point, data: str, private: int, seed: int) -> dict[str, obje
         if attack.applies(observation) is None:
             result = attack.run(observation, Budget(), no_progress)
             found[attack.name] = worth(result, observation, truth)
-            if not isinstance(point.method, Scheme) and isinstance(result, RecoveredImages):
-                mixed = point.method.private_k if isinstance(attack, Itself) else 1
-                means = averaged(result, observation, mixed)
+            if isinstance(attack, LearnedInversion):
+                means = averaged(result, observation)
                 found[f"{attack.name}-mean"] = worth(means, observation, truth)
     figures: dict[str, object] = {name: max(f[name] for f in found.values()) for name in COMPARED}
     for name in ("identified", "ssim"):
@@ -282,15 +282,11 @@ def attacked(point: Point, data: str, private: int, seed: int) -> dict[str, obje
     return figures | {name: claims.get(name, "") for name in CLAIMS} | {"attacks": " ".join(each)}
 
 
-def averaged(found: RecoveredImages, observation: EncodingObservation, k: int) -> RecoveredImages:
-    """Return the mean of what was found in the encodings of each image.
-
-    If ``k`` images with equal shares are in each, the mean of the others is subtracted. Schemes
-    have `Averaging` for this.
-    """
+def averaged(found: RecoveredImages, observation: EncodingObservation) -> RecoveredImages:
+    """Return the mean of what was found in the encodings of each image."""
     groups, places = require(observation.groups).unique(return_inverse=True)
-    means = torch.stack([found.images[places == place].mean(dim=0) for place in range(len(groups))])
-    return RecoveredImages(k * means - (k - 1) * found.images.mean(dim=0), groups)
+    means = [found.images[places == place].mean(dim=0) for place in range(len(groups))]
+    return RecoveredImages(torch.stack(means), groups)
 
 
 def observed(

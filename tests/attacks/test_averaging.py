@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
 import pytest
+from torch import Tensor
 
 from instahide.attacks.averaging import Averaging, AveragingAbsolute
 from instahide.attacks.base import ThreatModel, no_progress
 from instahide.attacks.budget import Budget
+from instahide.attacks.refusal import refusal
 from instahide.audit.ground_truth import observe
 from instahide.audit.scoring.scores import Score, score
 from instahide.data import ImageTable
+from instahide.encryption.encoders.base import ImageEncoder, InstanceEncoder
+from instahide.encryption.encoders.registry import encoder_named
+from instahide.encryption.encoders.rivals.dp_instahide import DPInstaHide
+from instahide.encryption.encoders.secret_random import SecretRandom
 from instahide.encryption.scheme import Scheme
 
 
 def attacked(
-    attack: Averaging | AveragingAbsolute, scheme: Scheme, private: ImageTable, count: int = 100
+    attack: Averaging, scheme: InstanceEncoder, private: ImageTable, count: int = 100
 ) -> tuple[Score, dict[str, float]]:
     threat = ThreatModel(public="none", grouped=True, encodings_per_image=count)
     observation, truth = observe(private, None, scheme, threat)
-    assert attack.applies(observation) is None
+    assert refusal(attack, observation) is None
     found = attack.run(observation, Budget(), no_progress)
     return score(found, observation, truth), dict(found.statistics)
 
@@ -56,3 +65,38 @@ def test_it_applies_only_to_several_encodings_of_known_images(private: ImageTabl
     ]:
         observation, _ = observe(private, None, Scheme.inside(4), threat)
         assert reason in str(Averaging().applies(observation))
+
+
+def test_the_mean_of_the_encodings_of_another_encoder_shows_the_image(private: ImageTable) -> None:
+    """DP-InstaHide publishes means of k images with independent noise."""
+    result, _ = attacked(Averaging(), DPInstaHide(k=4, noise=0.3), private, 400)
+    assert result.summary["identified_mean"] == 1
+    assert result.summary["ssim_mean"] > 0.7
+
+
+@dataclass(frozen=True)
+class Halved(ImageEncoder):
+    """Publishes every other row."""
+
+    name: ClassVar[str] = "halved"
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if shape[1] % 2:
+            raise RuntimeError("odd")
+        return (shape[0], shape[1] // 2, shape[2])
+
+    def transform(self, images: Tensor, key: Any, random: SecretRandom) -> Tensor:
+        return images[:, :, ::2]
+
+
+@pytest.mark.parametrize(
+    "encoder", [Halved(), encoder_named("neuracrypt"), encoder_named("block-scrambling")],
+    ids=lambda encoder: encoder.name,
+)  # fmt: skip
+def test_encodings_that_are_no_images_are_not_averaged(
+    encoder: InstanceEncoder, private: ImageTable
+) -> None:
+    threat = ThreatModel(public="none", grouped=True, encodings_per_image=3)
+    observation, _ = observe(private, None, encoder, threat)
+    assert "are no images" in str(refusal(Averaging(), observation))
+    assert "structure of InstaHide" in str(refusal(AveragingAbsolute(), observation))

@@ -6,9 +6,14 @@ Under InstaHide the random signs make it zero. The mean of the *squares* does no
 signs and is not zero. If q is the mean square of all images, which are centered,
 
     E[x~^2] = E[lambda_1^2] x^2 + (E[lambda_2^2] + ... + E[lambda_k^2]) q.
+
+The mean shows the image under any encoder whose encodings are images, or mixes of k images in equal
+shares, with independent noise.
 """
 
 from __future__ import annotations
+
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -16,6 +21,10 @@ from torch import Tensor
 
 from instahide.attacks.base import EncodingObservation, Progress, RecoveredImages, require
 from instahide.attacks.budget import Budget
+from instahide.encryption.encoders.base import InstanceEncoder
+from instahide.encryption.encoders.checked_calls import naming_failures
+from instahide.encryption.scheme import Scheme
+from instahide.errors import SchemeError, printable
 
 
 class Averaging:
@@ -26,14 +35,15 @@ class Averaging:
     paper = "Huang et al., InstaHide, ICML 2020, section 5 (arXiv:2010.02772)"
     observes = EncodingObservation
     volumes = True
+    any_encoder = True
 
     def applies(self, observation: EncodingObservation) -> str | None:
-        """Applies if the attacker knows which encodings are of the same image."""
+        """Applies if the attacker knows which encodings are of one image, and they are images."""
         if observation.groups is None:
             return "The attacker does not know which encodings are of one image."
         if len(np.unique(observation.groups.numpy())) == len(observation):
             return "No two encodings are of one image."
-        return None
+        return _hidden_image(observation.encoder, tuple(observation.encodings.shape[1:]))
 
     def run(
         self, observation: EncodingObservation, budget: Budget, progress: Progress
@@ -47,8 +57,7 @@ class Averaging:
             # For the mean of `size` independent values.
             "rms_expected_of_noise": float((observation.encodings.square().mean() / size).sqrt()),
         }
-        own = observation.scheme.simulated_coefficients()[:, 0].mean()
-        images = (means - everything) / float(own) + everything
+        images = (means - everything) / _own_share(observation.encoder) + everything
         return RecoveredImages(images, groups, statistics=statistics)
 
 
@@ -58,6 +67,7 @@ class AveragingAbsolute(Averaging):
     name = "averaging-absolute"
     title = "Averaging the absolute values of the encodings of an image"
     paper = "Our extension of Huang et al., InstaHide, ICML 2020, section 5"
+    any_encoder = False
 
     def run(
         self, observation: EncodingObservation, budget: Budget, progress: Progress
@@ -76,6 +86,21 @@ class AveragingAbsolute(Averaging):
         # An estimated square may be negative by chance.
         images = squares.clamp(min=0).sqrt()
         return RecoveredImages(images, groups, absolute=True, statistics=statistics)
+
+
+def _hidden_image(encoder: InstanceEncoder, shape: tuple[int, ...]) -> str | None:
+    """Why means of encodings of this ``shape`` show no image; None if they may."""
+    with suppress(SchemeError), naming_failures(encoder, "output_shape"):
+        if not encoder.has_data_set_key and tuple(encoder.output_shape(shape)) == shape:
+            return None
+    return f"Encodings of {printable(encoder.name)} are no images, nor are their means."
+
+
+def _own_share(encoder: InstanceEncoder) -> float:
+    """The mean coefficient of the encrypted image; other encoders than schemes state none."""
+    if isinstance(encoder, Scheme):
+        return float(encoder.simulated_coefficients()[:, 0].mean())
+    return 1 / encoder.private_k
 
 
 def _means(
