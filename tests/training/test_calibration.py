@@ -24,6 +24,7 @@ from instahide.training.calibration import (
     LEAST_OF_QUERIES,
     calibrated,
     fit_calibration,
+    is_at_limit,
     log_odds,
 )
 from instahide.training.data.held_out import LEAST, hold_out
@@ -323,3 +324,12 @@ def test_a_picture_that_is_there_twice_is_not_learned_and_held_out_at_once() -> 
     assert len(held) > 0
     pictures = [{image.tobytes() for image in part.pixels} for part in (kept, held)]
     assert not pictures[0] & pictures[1]
+
+
+def test_a_scale_at_its_limit_is_known() -> None:
+    """Where labels contradict the probabilities, or agree with all of many."""
+    sure = torch.tensor([[0.9, 0.1]]).repeat(100, 1)
+    right, wrong = torch.zeros(100, dtype=torch.int64), torch.ones(100, dtype=torch.int64)
+    mixed = torch.cat([right[:90], wrong[:10]])
+    assert is_at_limit(fit_calibration(sure, wrong, "single-label"))
+    assert not is_at_limit(fit_calibration(sure, mixed, "single-label"))

@@ -15,12 +15,8 @@ from instahide.cli.options import MOST, Pool, TrustedModel, command
 from instahide.data import open_pool, open_test
 from instahide.data.read_settings import ReadSettings
 from instahide.encryption.scheme import Scheme
-from instahide.errors import InstaHideError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from instahide.training.calibration import Calibration
     from instahide.training.models.model_io import NetworkCard
 
 #: Fewer images than this are reported.
@@ -59,7 +55,7 @@ def calibrate(options: CalibrateOptions) -> None:
     """
     import torch
 
-    from instahide.training.calibration import LEAST_OF_QUERIES
+    from instahide.training.calibration import LEAST_OF_QUERIES, fit_calibration
     from instahide.training.data.alignment import align_to_model
     from instahide.training.data.unused_images import require_unused
     from instahide.training.models.model_io import (
@@ -85,7 +81,7 @@ def calibrate(options: CalibrateOptions) -> None:
     )
     outputs, labels = card.outputs.uncalibrated, torch.from_numpy(images.labels)
     plain = probabilities(network, torch.from_numpy(images.normalized()), outputs=outputs)
-    card = replace(card, calibration=_fitted(plain, labels, card))
+    card = replace(card, calibration=fit_calibration(plain, labels, card.task))
     scheme = Scheme.from_json(card.scheme)
     if options.queries and scheme.k > 1:
         pool = open_pool(options.public, images.shape) if scheme.public_k else None
@@ -93,12 +89,10 @@ def calibrate(options: CalibrateOptions) -> None:
             network, scheme, images, pool, encodings=options.queries,
             coefficient=options.coefficient, outputs=outputs,
         )  # fmt: skip
-        card = replace(card, query_calibration=_fitted(queried, labels, card, LEAST_OF_QUERIES))
+        fitted = fit_calibration(queried, labels, card.task, LEAST_OF_QUERIES)
+        card = replace(card, query_calibration=fitted)
     save_network(path, network, card)
-    if len(images) < _FEW:
-        notes.print(
-            f"Note: {len(images)} images determine a scale only roughly. Use {_FEW} or more."
-        )
+    _note_doubts(card, len(images))
     out.results(
         {"images": len(images), "plain": card.calibration, "queries": card.query_calibration},
         *_sentences(card),
@@ -106,24 +100,18 @@ def calibrate(options: CalibrateOptions) -> None:
     )
 
 
-def _fitted(
-    probabilities: Tensor, labels: Tensor, card: NetworkCard, least: float = 0.0
-) -> Calibration:
-    """As `fit_calibration`.
+def _note_doubts(card: NetworkCard, images: int) -> None:
+    """Note why the fit may be wrong: few images, or labels that bound a scale on one side only."""
+    from instahide.training.calibration import is_at_limit
 
-    Raises:
-        InstaHideError: the labels do not determine the scale.
-    """
-    from instahide.training.calibration import fit_calibration, is_undetermined
-
-    fitted = fit_calibration(probabilities, labels, card.task, least)
-    if is_undetermined(fitted):
-        raise InstaHideError(
-            f"The labels of {len(labels):,} images do not determine how certain the network should "
-            "be: they are too few, or its predictions have nothing to do with them.",
-            "Give more images with labels, some hundred at least, and check the labels.",
+    if images < _FEW:
+        notes.print(f"Note: {images} images determine a scale only roughly. Use {_FEW} or more.")
+    pairs = (card.calibration, card.query_calibration)
+    if any(pair is not None and is_at_limit(pair) for pair in pairs):
+        notes.print(
+            "Note: a scale is at its limit, since the labels contradict the predictions, or agree "
+            "with all of them. Check the labels, and use more images."
         )
-    return fitted
 
 
 def _sentences(card: NetworkCard) -> Iterator[str]:

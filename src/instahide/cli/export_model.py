@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from instahide.cli.console import out
-from instahide.cli.options import TrustedModel, command, require_no_input
+from instahide.cli.options import TrustedModel, command, require_no_input, run_files
 
 
 @command
@@ -32,7 +32,7 @@ def export_model(
     from instahide.training.models.deployment import export_network
     from instahide.training.models.model_io import load_network, require_image_input
 
-    require_no_input(out_file, run)
+    require_no_input(out_file, *run_files(run))
     network, card = load_network(run / "model.safetensors", model=model)
     require_image_input(card)
     export_network(network, card, out_file, form)

@@ -7,6 +7,7 @@ them, or options objects: pydantic models, of which every field becomes an optio
 from __future__ import annotations
 
 import inspect
+import os
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
@@ -349,19 +350,28 @@ def require_no_scheme(options: BaseModel, names: Iterable[str]) -> None:
 def require_no_input(out: Path, *inputs: str | Path | None) -> None:
     """Check that the file ``out`` is not one of the ``inputs`` of a command, nor in one of them.
 
-    A new file in a folder that is read is allowed.
+    A new file in a folder that is read is allowed. Names of built-in images are no files.
 
     Raises:
         InstaHideError: it is, so that the command would replace what it reads.
     """
-    target = out.resolve()
+    from instahide.data import BUILTIN
+    from instahide.data.public.crops import PHOTOS
+
+    target = Path(os.path.realpath(out))
     for source in inputs:
-        folder = None if source is None else Path(source).resolve()
-        if target.exists() and folder is not None and target.is_relative_to(folder):
+        if source is None or str(source) in {*BUILTIN, PHOTOS} or not target.exists():
+            continue
+        if target.is_relative_to(os.path.realpath(source)):
             raise InstaHideError(
-                f"{out} is one of the files that are read, and would be replaced.",
+                f"{out} exists already, and {source}, which is read, has it or is it.",
                 "Choose another --out, or remove the file first if it is an earlier result.",
             )
+
+
+def run_files(run: Path) -> list[Path]:
+    """The files that a training wrote into the folder ``run``; others in it may be replaced."""
+    return [path for path in run.glob("*") if path.suffix in {".json", ".safetensors"}]
 
 
 def numbers(text: str) -> tuple[float, ...]:

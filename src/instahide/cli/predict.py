@@ -10,7 +10,7 @@ import typer
 from pydantic import Field
 
 from instahide.cli.console import notes, out
-from instahide.cli.options import MOST, Pool, TrustedModel, command, require_no_input
+from instahide.cli.options import MOST, Pool, TrustedModel, command, require_no_input, run_files
 from instahide.data import ImageTable, open_pool
 from instahide.data.read_settings import ReadSettings
 from instahide.data.readers.row_names import RowNames
@@ -58,7 +58,8 @@ def predict(options: PredictOptions) -> None:
     from instahide.training.metrics import as_text, evaluation
     from instahide.training.models.model_io import load_network, require_image_input
 
-    require_no_input(options.out, options.run, options.source, options.labels, options.public)
+    inputs = (options.source, options.labels, options.public)
+    require_no_input(options.out, *run_files(options.run), *inputs)
     network, card = load_network(options.run / "model.safetensors", model=options.model)
     require_image_input(card)
     if options.labels is not None and options.task is None:

@@ -35,6 +35,8 @@ _EXTREMES = {
 MOST_CHANNELS = 64
 #: Largest standard deviation of a channel; that of pixels from 0 to 1 is at most 0.5.
 MOST_DEVIATION = 1e3
+#: The mean of a channel that is white throughout may be above 1 by a rounding.
+_ROUNDING = 1e-6
 #: Rows that the mean and the standard deviation are taken from, at most, evenly spaced.
 STATISTICS_ROWS = 20_000
 #: Values that statistics are taken of at a time.
@@ -255,10 +257,10 @@ def require_moments(mean: Sequence[float], std: Sequence[float], channels: int) 
             f"{channels} channel{'s' * (channels != 1)}.",
             "Leave them out to have them measured.",
         )
-    if not 0 <= min(mean) <= max(mean) <= 1:
+    impossible = [each for each in mean if not -_ROUNDING <= each <= 1 + _ROUNDING]
+    if impossible:
         raise DataError(
-            f"A mean of {next(m for m in mean if not 0 <= m <= 1):g} is impossible for pixels from "
-            "0 to 1.",
+            f"A mean of {impossible[0]:g} is impossible for pixels from 0 to 1.",
             "Give it in this unit, divided by 255 for 8-bit pixels, or leave it out to have it "
             "measured.",
         )

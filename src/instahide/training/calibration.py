@@ -31,10 +31,10 @@ _MOST_LOG_SCALE = 5.0
 LEAST_OF_QUERIES = 1e-3
 
 
-def is_undetermined(calibration: Calibration) -> bool:
-    """Whether the targets bound the scale on one side only, so that it is at its limit.
+def is_at_limit(calibration: Calibration) -> bool:
+    """Whether the scale is the smallest or the largest that is allowed.
 
-    They are too few, or what the network says of them has nothing to do with them.
+    Targets that contradict the probabilities, or agree with all of them, bound it on one side only.
     """
     return math.isclose(abs(math.log(calibration[0])), _MOST_LOG_SCALE)
 

@@ -6,8 +6,9 @@ under the folder's normalization, which is not so by chance for a mix of differe
 such encodings have equal magnitudes, whatever their masks, although their labels differ. If the
 labels are equal too, they may be mixes of the same images with similar coefficients.
 
-Noise moves values. Noise of up to about a tenth of a level of 8-bit pixels is allowed for; stronger
-noise hides both criteria, so that encodings are only searched for pictures without that noise.
+Noise moves values, and hides both criteria unless it is as small as the rounding of stored values.
+To allow for more would take mixes of pictures with few grey levels for single ones. So a folder
+with noise is searched for pictures that lack it.
 """
 
 from __future__ import annotations
@@ -29,9 +30,8 @@ _FIRST = 64
 _NEIGHBOURS = 4
 #: Labels change with coefficients: labels that differ by more do not belong to equal mixes.
 _LABELS_APART = 0.02
-#: The largest change of a value by noise that is allowed for. A level of 8-bit pixels is 0.01 to
-#: 0.02, and with a tolerance of half a level every value would be that of a pixel.
-_MOST_NOISE = 2e-3
+#: The largest change of a value by noise that is allowed for, about a rounding of float32.
+_MOST_NOISE = 1e-5
 #: A rounding of float32, relative to the largest value: coefficients sum to 1 only nearly.
 _ROUNDING = 2e-6
 #: Probability, over a whole folder, that a mix of different pictures is taken for a single one.

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.data import ImageTable, open_test
+from instahide.data import ImageTable, open_images, open_test
 from instahide.data.image_source import keys_of
-from instahide.errors import DataError, InstaHideError
+from instahide.errors import DamagedFileError, DataError, InstaHideError
 from instahide.training.data.pooled import holds_encodings
 from instahide.training.data.private import open_private
 from instahide.training.distributed.sharding import RANK
@@ -42,17 +43,16 @@ def require_unused(images: ImageTable, source: str, run: Path) -> None:
     file = run / "settings.json"
     if not file.is_file():
         return
-    found, unread = np.zeros(len(images), bool), []
+    found, unread = np.zeros(len(images), bool), list[str]()
     for settings in _settings_of_processes(TrainSettings.load(file), run):
-        try:
-            found |= are_among(images, _images_of(settings))
-        except InstaHideError:
-            unread.append(settings)
+        tables, names = _images_of(settings)
+        found |= are_among(images, tables)
+        unread += names
     if found.any():
         numbers = np.flatnonzero(found)
         rows = ", ".join(map(str, numbers[:_NAMED])) + (", ..." if len(numbers) > _NAMED else "")
         raise _own(f"{len(numbers):,} of the {len(images):,} images in {source} (rows {rows})")
-    _require_other_name(source, unread)
+    _require_other_name(source, list(dict.fromkeys(unread)))
 
 
 def are_among(images: ImageTable, tables: Iterable[ImageTable]) -> NDArray[np.bool]:
@@ -70,13 +70,14 @@ def are_among(images: ImageTable, tables: Iterable[ImageTable]) -> NDArray[np.bo
 def _settings_of_processes(settings: TrainSettings, run: Path) -> list[TrainSettings]:
     """The settings with the sources of each process, where the processes had sources of their own.
 
-    Raises:
-        DamagedFileError: it is unknown how many processes there were.
+    If it is unknown how many there were, the settings as they are, whose sources cannot be read.
     """
     sources = {"data": settings.data, "test": settings.test}
     names = {name: value for name, value in sources.items()
              if isinstance(value, str) and RANK in value}  # fmt: skip
-    _, processes = RunFolder(run, settings).data() if names else ("", [])
+    processes: list[list[str]] = []
+    with suppress(DamagedFileError):
+        processes = RunFolder(run, settings).data()[1] if names else []
     if len(processes) <= 1:
         return [settings]
     return [
@@ -85,19 +86,30 @@ def _settings_of_processes(settings: TrainSettings, run: Path) -> list[TrainSett
     ]
 
 
-def _images_of(settings: TrainSettings) -> list[ImageTable]:
+def _images_of(settings: TrainSettings) -> tuple[list[ImageTable], list[str]]:
+    """The images of a run that can be read, and the names of the sources that cannot."""
+    test, options = settings.test, settings.read_options()
     if not settings.pooled:
-        return list(open_private(settings))
-    if settings.test is None or holds_encodings(settings.test):
-        return []
-    return [open_test(settings.test, **settings.read_options())]
+        with suppress(InstaHideError):
+            return list(open_private(settings)), []
+    tables, unread = [], list[str]()
+    # Of encodings the images are not known.
+    data = [settings.data] if isinstance(settings.data, str) else []
+    tests = [] if test is None or holds_encodings(test) else [test]
+    for opened, names in ((open_images, data), (open_test, tests)):
+        for name in names:
+            try:
+                tables.append(opened(name, **options))
+            except InstaHideError:
+                unread.append(name)
+    return tables, unread
 
 
 def _keys(hashes: NDArray[np.uint64]) -> list[bytes]:
     return [bytes(words) for words in hashes]
 
 
-def _require_other_name(source: str, unread: list[TrainSettings]) -> None:
+def _require_other_name(source: str, unread: list[str]) -> None:
     """Check that ``source`` is none that could not be read, and warn that only names were compared.
 
     Raises:
@@ -105,19 +117,13 @@ def _require_other_name(source: str, unread: list[TrainSettings]) -> None:
     """
     if not unread:
         return
-    named = [name for settings in unread for name in _sources(settings)]
-    if str(Path(source).resolve()) in {str(Path(name).resolve()) for name in named}:
+    if str(Path(source).resolve()) in {str(Path(name).resolve()) for name in unread}:
         raise _own(source)
     warnings.warn(
-        f"The run's images ({', '.join(named)}) cannot be read, so that it is unknown whether "
+        f"The run's images ({', '.join(unread)}) cannot be read, so that it is unknown whether "
         f"images of {source} are among them.",
         stacklevel=3,
     )
-
-
-def _sources(settings: TrainSettings) -> list[str]:
-    named = [settings.data] if isinstance(settings.data, str) else list(settings.data)
-    return named if settings.test is None else [*named, settings.test]
 
 
 def _own(what: str) -> DataError:
