@@ -180,7 +180,7 @@ def tables(arrays: Arrays) -> tuple[ImageTable, ImageTable]:
     """The arrays as tables; the public one with a normalization of its own, not to be used."""
     private, public, _, _, scale, bias = arrays
     std = 1 / (255 * scale.astype(np.float64))
-    mean = -bias.astype(np.float64) * std
+    mean = np.clip(-bias.astype(np.float64) * std, 0, 1)
     channels = len(scale)
     return (
         ImageTable(private, np.zeros(len(private), np.int64), (), tuple(mean), tuple(std)),

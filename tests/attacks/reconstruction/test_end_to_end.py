@@ -84,6 +84,7 @@ def test_encodings_of_an_image_show_it(copies: int, mass: float, ssim: float) ->
     assert int((called & (score.ssim <= 0.5)).sum()) <= 3
 
 
+@pytest.mark.usefixtures("same_keys")
 def test_an_image_that_is_alone_in_its_mixes_is_recovered() -> None:
     found, score = attacked(*observed(Scheme.cross(6, private_k=1), "none"))
     assert score.mass > 0.95
