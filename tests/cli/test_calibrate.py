@@ -63,7 +63,7 @@ def test_other_images_calibrate_a_network_and_its_own_are_refused() -> None:
     assert "has never used" in refused("digits")
     result = said("calibrate", "run", saved("further.npz", slice(400, 800)))
     assert "Logits of plain images" in result
-    assert "Note" not in result
+    assert "cannot be read" not in result
 
 
 def test_images_that_were_split_off_for_testing_are_the_runs_own() -> None:
@@ -78,7 +78,7 @@ def test_of_a_run_on_encodings_the_test_images_are_known() -> None:
     said("train", "encoded", "--test", tested, "--epochs", "1", "--out", "run")
     assert "100 of the 100 images" in refused(tested)
     further = saved("further.npz", slice(400, 800))
-    assert "Note" not in said("calibrate", "run", further, "--queries", "0")
+    assert "cannot be read" not in said("calibrate", "run", further, "--queries", "0")
 
 
 def test_without_the_images_of_the_run_names_are_compared_and_a_note_says_so() -> None:
@@ -139,7 +139,7 @@ def test_images_of_every_process_of_a_run_are_its_own() -> None:
         shutil.copy(f"part{rank}.npz", "copy.npz")
         assert "trained or tested on 400 of the 400 images" in refused("copy.npz")
     further = saved("further.npz", slice(800, 1200))
-    assert "Note" not in said("calibrate", "run", further, "--queries", "0")
+    assert "cannot be read" not in said("calibrate", "run", further, "--queries", "0")
     Path("part1.npz").unlink()
     assert "(part1.npz) cannot be read" in said("calibrate", "run", further)
     shutil.copy("part0.npz", "copy.npz")
