@@ -13,6 +13,9 @@ from typer.testing import CliRunner, Result
 
 from instahide import open_split
 from instahide.cli.main import app
+from instahide.errors import DataError
+from instahide.training.data import unused_images
+from instahide.training.data.unused_images import require_unused
 
 TRAIN = ("--scheme", "inside", "--k", "2", "--epochs", "1", "--queries", "0")
 DIGITS = open_split("digits")
@@ -150,3 +153,16 @@ def test_a_fit_to_few_images_says_so() -> None:
     said("train", saved("train.npz", slice(0, 400)), *TRAIN, "--out", "run")
     few = said("calibrate", "run", saved("few.npz", slice(400, 410)), "--queries", "0")
     assert "10 images determine a scale only roughly" in few
+
+
+def test_the_test_part_of_a_source_is_compared_where_the_split_cannot_be_made_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(*_: object) -> None:
+        raise DataError("The images have changed.", "Start a new run.")
+
+    said("train", "digits", *TRAIN, "--out", "run")
+    monkeypatch.setattr(unused_images, "open_private", refused)
+    for part in DIGITS:
+        with pytest.raises(DataError, match=f"on {len(part):,} of the {len(part):,} images"):
+            require_unused(part, "copy", Path("run"))

@@ -95,7 +95,8 @@ def _images_of(settings: TrainSettings) -> tuple[list[ImageTable], list[str]]:
     tables, unread = [], list[str]()
     # Of encodings the images are not known.
     data = [settings.data] if isinstance(settings.data, str) else []
-    tests = [] if test is None or holds_encodings(test) else [test]
+    # Where no test images are named, the source may have a test part.
+    tests = data if test is None else [] if holds_encodings(test) else [test]
     for opened, names in ((open_images, data), (open_test, tests)):
         for name in names:
             try:
